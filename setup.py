@@ -1,0 +1,75 @@
+"""Builds svmax_ops/_C.so by CMake. What is built, and how, stands in CMakeLists.txt; the rest is in pyproject.toml."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).resolve().parent
+
+
+class CMakeBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        build = Path(self.build_temp).resolve()
+        forget(build)
+        cmake, ninja = tool("cmake"), tool("ninja")
+        options = [f"-DCMAKE_MAKE_PROGRAM={ninja}", f"-DSVMAX_TORCH_DIR={torch_dir()}"]
+        run([cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *options])
+        run([cmake, "--build", str(build)])
+        shutil.copyfile(build / target.name, target)
+        target.chmod(0o755)
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + ".so"  # no Python API inside, so no Python version in its name
+
+
+class PlatformWheel(bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+def forget(build: Path) -> None:
+    """Drop what CMake remembers, but not the objects: CXX may have changed, an isolated build's programs are gone."""
+    (build / "CMakeCache.txt").unlink(missing_ok=True)
+    for compiler in build.glob("CMakeFiles/[0-9]*"):
+        shutil.rmtree(compiler)
+
+
+def tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise CompileError(f"svmax_ops: {name} was not found; install it, for example with: pip install {name}")
+    return path
+
+
+def torch_dir() -> Path:
+    spec = importlib.util.find_spec("torch")  # without importing it: the headers are all that is needed
+    if spec is None or not spec.submodule_search_locations:
+        raise CompileError("svmax_ops: torch was not found; with --no-build-isolation install torch 2.10 or newer first.")
+    return Path(spec.submodule_search_locations[0])
+
+
+def run(command: list[str]) -> None:
+    """Run a build step; of a refusal by CMakeLists.txt show its sentence alone."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    refusals = [line for line in done.stdout.splitlines() if line.startswith("svmax_ops: ")]
+    if done.returncode and refusals:
+        raise CompileError(refusals[0])
+    print(done.stdout, flush=True)
+    if done.returncode:
+        raise CompileError(f"svmax_ops: the native library could not be built: {command[0]} failed, see above.")
+
+
+setup(
+    ext_modules=[Extension("svmax_ops._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
+)
