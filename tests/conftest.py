@@ -1,0 +1,51 @@
+"""Backends as a fixture: one that this machine does not have skips, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import svmax_ops
+
+BACKENDS = ("reference", "cpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In the operator's own tests every warning is a failure, also one that torch gives for what we do."""
+    # torch's forward-mode rules go through torch.jit.script, which torch itself deprecates.
+    strict = pytest.mark.filterwarnings("error", "ignore:.torch.jit.script:FutureWarning")
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(strict)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test that takes it runs once on each backend."""
+    reason = svmax_ops.available_backends()[request.param]
+    if reason != "ok":
+        pytest.skip(f"backend {request.param}: {reason}")
+    with svmax_ops.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def native() -> Iterator[None]:
+    """For what the native library alone promises."""
+    reason = svmax_ops.available_backends()["cpu"]
+    if reason != "ok":
+        pytest.skip(f"backend cpu: {reason}")
+    with svmax_ops.use_backend("cpu"):
+        yield
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """torch's pool with two threads, whatever the machine's default."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,156 @@
+"""Choosing a backend: context manager, decorator, nested, per thread, environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import svmax_ops
+from svmax_ops import available_backends, svmax_loss, use_backend
+
+
+class OpNames(TorchDispatchMode):
+    """Collects the namespaces of the ops that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.namespaces: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.namespaces.add(func.namespace)
+        return func(*args, **(kwargs or {}))
+
+
+def served_by() -> str:
+    """Which backend serves a CPU tensor now, seen from the ops that run."""
+    with OpNames() as ops:
+        svmax_loss(torch.eye(4))
+    return "cpu" if "svmax" in ops.namespaces else "reference"
+
+
+def test_the_native_library_is_here():
+    """Every other test of the cpu backend skips without it, so this one must not."""
+    assert available_backends()["cpu"] == "ok"
+
+
+def test_every_backend_is_listed_with_ok_or_a_reason():
+    backends = available_backends()
+    assert set(backends) == {"cpu", "cuda", "triton", "reference"}
+    assert backends["reference"] == "ok"
+    assert all(reason == "ok" or len(reason.split()) > 3 for reason in backends.values())
+
+
+def test_auto_takes_the_native_library_where_it_serves():
+    assert served_by() == "cpu"
+
+
+def test_use_backend_as_context_manager_nests_and_ends():
+    with use_backend("reference"):
+        assert served_by() == "reference"
+        with use_backend("cpu"):
+            assert served_by() == "cpu"
+            with use_backend("auto"):
+                assert served_by() == "cpu"
+        assert served_by() == "reference"
+    assert served_by() == "cpu"
+
+
+def test_use_backend_ends_with_an_exception():
+    with pytest.raises(KeyError), use_backend("reference"):
+        raise KeyError
+    assert served_by() == "cpu"
+
+
+def test_use_backend_as_decorator():
+    @use_backend("reference")
+    def decorated(depth: int) -> str:
+        return served_by() if depth == 0 else decorated(depth - 1)
+
+    assert decorated(0) == decorated(3) == "reference"
+    assert served_by() == "cpu"
+
+
+def test_one_use_backend_may_be_entered_again():
+    reference = use_backend("reference")
+    for _ in range(2):
+        with reference, reference:
+            assert served_by() == "reference"
+        assert served_by() == "cpu"
+
+
+def test_use_backend_is_of_one_thread():
+    seen = {}
+    entered, asked = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with use_backend("reference"):
+            entered.set()
+            asked.wait(10)
+            seen["other"] = served_by()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert entered.wait(10)
+    seen["here"] = served_by()
+    asked.set()
+    thread.join()
+    assert seen == {"other": "reference", "here": "cpu"}
+
+
+def test_the_backward_runs_where_the_forward_ran():
+    """autograd's backward may start outside the context manager."""
+    x = torch.eye(4, requires_grad=True)
+    with use_backend("reference"):
+        loss = svmax_loss(x)
+    with OpNames() as ops:
+        loss.backward()
+    assert "svmax" not in ops.namespaces
+
+
+SCRIPT = """
+import torch, svmax_ops, sys
+from torch.utils._python_dispatch import TorchDispatchMode
+class Names(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        print(func.namespace)
+        return func(*args, **(kwargs or {}))
+with Names():
+    svmax_ops.svmax_loss(torch.eye(4))
+"""
+
+
+def run_with_environment(backend: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SVMAX_BACKEND": backend, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("backend", "native"), [("reference", False), ("cpu", True), ("auto", True)])
+def test_the_environment_sets_the_default(backend, native):
+    result = run_with_environment(backend)
+    assert result.returncode == 0, result.stderr
+    assert ("svmax" in result.stdout.split()) == native
+
+
+def test_the_environment_is_checked():
+    result = run_with_environment("nonsense")
+    assert result.returncode != 0
+    assert "SVMAX_BACKEND: unknown backend 'nonsense'; accepted: auto, cpu, cuda, triton, reference" in result.stderr
+
+
+def test_the_environment_asks_by_name():
+    result = run_with_environment("triton")
+    assert result.returncode != 0
+    assert f"'triton' is not available: {available_backends()['triton']}" in result.stderr
+
+
+def test_public_names():
+    assert set(svmax_ops.__all__) <= set(dir(svmax_ops))
+    assert {"svmax_loss", "mean_singular_value", "nuclear_norm", "svdvals", "singular_value_bounds", "spectrum"} <= set(
+        svmax_ops.__all__
+    )

@@ -1,0 +1,40 @@
+"""What `import svmax_ops` costs beside `import torch`."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+SCRIPT = """
+import json, sys, time
+import torch
+before, start, cpu = set(sys.modules), time.perf_counter(), time.process_time()
+import svmax_ops
+seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+print(json.dumps({"seconds": seconds, "cpu": cpu, "modules": sorted(set(sys.modules) - before)}))
+"""
+
+
+def import_it(*options: str) -> dict:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, *options, "-c", SCRIPT]
+    return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+def test_import_takes_less_than_a_tenth_of_a_second_beyond_torch():
+    # Processor time, so that other programs on the machine do not count; the median, after a run that fills the caches.
+    import_it()
+    assert statistics.median(import_it()["cpu"] for _ in range(5)) < 0.1
+
+
+def test_import_brings_no_heavy_library():
+    heavy = {"triton", "torchvision", "matplotlib", "sklearn", "scipy", "pandas", "PIL", "tyro", "rich"}
+    heavy |= {"torch._dynamo", "torch._inductor", "svmax_ops.runs", "svmax_ops.cli"}
+    assert not heavy & set(import_it()["modules"])
+
+
+def test_import_gives_no_warning():
+    import_it("-W", "error")

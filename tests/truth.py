@@ -1,0 +1,172 @@
+"""Float64 truth for the tests: plain NumPy SVD and eigh, sharing no code with the package, and the matrices to try."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+HALF = (torch.float16, torch.bfloat16)
+DTYPES = (*HALF, torch.float32, torch.float64)
+OPTIONS = {  # id -> keyword arguments
+    "plain": {"normalize": False, "center": False},
+    "normalized": {"normalize": True, "center": False},
+    "centered": {"normalize": False, "center": True},
+    "normalized-centered": {"normalize": True, "center": True},
+}
+
+# Relative error of the nuclear norm: the contract. float32 output alone rounds by 6e-8; the poles and the squared
+# condition number add at most 1e-7 (ALGORITHM.md, rank one). float64 input is decomposed by torch.linalg.svd.
+NUCLEAR_RTOL = {torch.float16: 2e-7, torch.bfloat16: 2e-7, torch.float32: 2e-7, torch.float64: 1e-12}
+# ||P||_2 may exceed one by this much, always.
+POLAR_EXCESS = 1e-5
+
+
+def polar_tolerance(singular_values: np.ndarray, dtype: torch.dtype) -> float:
+    """Error allowed to P in the directions with s > 1e-4 s_1, per direction (root mean square).
+
+    ALGORITHM.md: 3e-8 from the poles, at most 6e-8 from rounding P to float32. Up to kappa(G) = 1e6 the products may be
+    done in float32: 1e-6 measured there. float64: the polar factor moves by eps s_1 / (s_i + s_j), eps 1e4 at most,
+    times a small constant for the SVD's own error.
+    """
+    if dtype == torch.float64:
+        return 1e-11
+    return 2e-6 if singular_values[0] <= 1e3 * singular_values[-1] else 1e-7
+
+
+def to_numpy(x: torch.Tensor) -> np.ndarray:
+    """The same numbers in float64: the cast to a narrower type before is not the kernel's error."""
+    return x.detach().to(torch.float64).numpy()
+
+
+def row_norms(x: np.ndarray) -> np.ndarray:
+    """[..., b, d] -> [..., b, 1]; scaled, so that no square underflows."""
+    largest = np.abs(x).max(-1, keepdims=True)
+    return largest * np.linalg.norm(x / np.where(largest == 0, 1, largest), axis=-1, keepdims=True)
+
+
+def embedding(x: np.ndarray, normalize: bool = False, center: bool = False) -> np.ndarray:
+    """E: rows divided by their norms (a zero row stays zero), then the mean row taken off."""
+    if normalize:
+        norms = row_norms(x)
+        x = np.where(norms == 0, 0, x / np.where(norms == 0, 1, norms))
+    return x - x.mean(-2, keepdims=True) if center else x
+
+
+def polar_factor(e: np.ndarray) -> np.ndarray:
+    """Gradient of the nuclear norm: U V^T without the directions whose singular value is zero up to rounding."""
+    u, s, vt = np.linalg.svd(e, full_matrices=False)
+    kept = s > 1e-13 * s[..., :1]
+    return (u * kept[..., None, :]) @ vt
+
+
+def polar_derivative(e: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Derivative of the polar factor of one matrix of full rank in the direction v; only sums s_i + s_j divide."""
+    if e.shape[0] < e.shape[1]:
+        return polar_derivative(e.T, v.T).T
+    u, s, vt = np.linalg.svd(e, full_matrices=False)
+    m = u.T @ v @ vt.T
+    return u @ ((m - m.T) / (s[:, None] + s)) @ vt + (v - u @ (u.T @ v)) @ (vt.T / s) @ vt
+
+
+def bounds(b: int, d: int, center: bool = False) -> tuple[float, float]:
+    """L and U of the mean singular value (paper, section 3; centred: ALGORITHM.md)."""
+    if center:
+        return 0.0, math.sqrt(b * min(b - 1, d)) / d
+    return math.sqrt(b) / d, math.sqrt(b * d / max(b, d)) * math.sqrt(b) / d
+
+
+def value(x: np.ndarray, objective: str, normalize: bool = False, center: bool = False) -> np.ndarray:
+    """The objective of each matrix, by the names the ops use."""
+    b, d = x.shape[-2:]
+    nuclear_norm = np.linalg.svd(embedding(x, normalize, center), compute_uv=False).sum(-1)
+    if objective == "nuclear_norm":
+        return nuclear_norm
+    if objective == "mean_singular_value":
+        return nuclear_norm / d
+    if objective == "svmax_loss_unbounded":
+        return -nuclear_norm / d
+    lower, upper = bounds(b, d, center)
+    return np.exp((upper - nuclear_norm / d) / (upper - lower))
+
+
+def slope(x: np.ndarray, objective: str, normalize: bool = False, center: bool = False) -> np.ndarray:
+    """Derivative of the objective with respect to the nuclear norm."""
+    b, d = x.shape[-2:]
+    if objective == "svmax_loss":
+        lower, upper = bounds(b, d, center)
+        return -value(x, objective, normalize, center) / (d * (upper - lower))
+    return np.full(x.shape[:-2], {"nuclear_norm": 1.0, "mean_singular_value": 1 / d}.get(objective, -1 / d))
+
+
+def through_rows(x: np.ndarray, gradient_of_e: np.ndarray, normalize: bool, center: bool) -> np.ndarray:
+    """Gradient of x from the gradient of the centred, normalised E: dX_i = (g_i - (g_i . e_i) e_i) / |x_i|."""
+    g = gradient_of_e - gradient_of_e.mean(-2, keepdims=True) if center else gradient_of_e
+    if not normalize:
+        return g
+    e, norms = embedding(x, normalize=True), row_norms(x)
+    projected = g - (g * e).sum(-1, keepdims=True) * e
+    return np.where(norms == 0, 0, projected / np.where(norms == 0, 1, norms))
+
+
+def gradient(x: np.ndarray, objective: str, normalize: bool = False, center: bool = False) -> np.ndarray:
+    """Gradient of the objective of each matrix."""
+    p = polar_factor(embedding(x, normalize, center))
+    return through_rows(x, slope(x, objective, normalize, center)[..., None, None] * p, normalize, center)
+
+
+class PolarError(NamedTuple):
+    """How far a computed polar factor is from the true one."""
+
+    in_directions: float  # root mean square over the directions with s > 1e-4 s_1
+    excess: float  # ||P||_2 - 1
+
+
+def polar_error(p: np.ndarray, e: np.ndarray) -> PolarError:
+    """The two error columns of the verified model's table, for one matrix."""
+    left, s, right = np.linalg.svd(e, full_matrices=False)
+    k = s > 1e-4 * s[0]
+    core = left[:, k].T @ p @ right[k].T
+    return PolarError(np.linalg.norm(core - np.eye(k.sum())) / math.sqrt(k.sum()), np.linalg.norm(p, 2) - 1)
+
+
+@cache
+def spectra() -> dict[str, np.ndarray]:
+    """The rows of the verified model's table (same numbers), float64, rows not normalised; 144x128 or 64x128."""
+    rng = np.random.default_rng(0)
+    x, u = rng.standard_normal((144, 128)), rng.standard_normal((1, 128))
+    return {
+        "random": x,
+        "decay to 1e-6": x * np.logspace(0, -6, 128),
+        "orthonormal": np.linalg.qr(x)[0],
+        **{f"collapse, noise 1e-{k}": u + 10.0**-k * x for k in range(1, 8)},
+        "rank 8": rng.standard_normal((144, 8)) @ rng.standard_normal((8, 128)),
+        "rank 1": np.ones((144, 1)) @ u,
+        "72 rows twice": np.repeat(x[:72], 2, 0),
+        "64 x 128": x[:64],
+        "64 x 128 collapse 1e-4": u + 1e-4 * x[:64],
+    }
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    """Standard normal entries."""
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
+
+
+def loss_expression(x: torch.Tensor, objective: str, normalize: bool, center: bool) -> torch.Tensor:
+    """The objective as plain torch operations, for torch's own derivatives of any order; distinct singular values."""
+    e = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True) if normalize else x
+    e = e - e.mean(-2, keepdim=True) if center else e
+    b, d = x.shape[-2:]
+    nuclear_norm = torch.linalg.svdvals(e)[..., : b - 1 if center else b].sum(-1)  # centred: the last of b is zero
+    if objective == "nuclear_norm":
+        return nuclear_norm
+    if objective == "mean_singular_value":
+        return nuclear_norm / d
+    if objective == "svmax_loss_unbounded":
+        return -nuclear_norm / d
+    lower, upper = bounds(b, d, center)
+    return torch.exp((upper - nuclear_norm / d) / (upper - lower))
