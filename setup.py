@@ -54,7 +54,9 @@ def tool(name: str) -> str:
 def torch_dir() -> Path:
     spec = importlib.util.find_spec("torch")  # without importing it: the headers are all that is needed
     if spec is None or not spec.submodule_search_locations:
-        raise CompileError("svmax_ops: torch was not found; with --no-build-isolation install torch 2.10 or newer first.")
+        raise CompileError(
+            "svmax_ops: torch was not found; with --no-build-isolation install torch 2.10 or newer first."
+        )
     return Path(spec.submodule_search_locations[0])
 
 
