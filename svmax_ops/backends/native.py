@@ -1,11 +1,73 @@
-"""Loads the native library; later serves its ops."""
+"""The native kernels: loads the library ``_C`` that belongs to this package and calls its ops."""
 
 from __future__ import annotations
 
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
 DEVICES = frozenset({"cpu", "meta"})
-unavailable: str | None = "the native library is not built yet"
+"""Device types these kernels serve; on meta tensors the ops only compute shapes."""
+
+_LIBRARY = Path(__file__).parent.parent / "_C.so"
+
+
+def _load() -> tuple[ctypes.CDLL | None, str | None]:
+    """The library, or the reason why there is none."""
+    if not _LIBRARY.exists():
+        return None, "the native library was not built; install the package with a C++ compiler present (pip install .)"
+    try:
+        torch.ops.load_library(str(_LIBRARY))
+    except OSError as error:
+        return None, f"the native library does not load in torch {torch.__version__}: {error.__cause__ or error}"
+    return ctypes.CDLL(str(_LIBRARY)), None
+
+
+_library, unavailable = _load()
+if _library is not None:
+    from svmax_ops.ops import register_rules
+
+    register_rules("svmax")
+    _objective = torch.ops.svmax.objective.default
+    _singular_values = torch.ops.svmax.singular_values.default
+    _library.svmax_instruction_set.restype = ctypes.c_char_p
+    _library.svmax_use_instruction_set.argtypes = [ctypes.c_char_p]
+    _library.svmax_use_instruction_set.restype = ctypes.c_bool
+
+
+def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
+    """``[..., b, d]`` -> ``[...]``: the nuclear norm of x, or the function of it that ``name`` says."""
+    return _objective(x, objective=name, normalize=normalize, center=center)[0]
+
+
+def singular_values(x: Tensor, normalize: bool, center: bool) -> Tensor:
+    """``[..., b, d]`` -> ``[..., min(b, d)]``, descending."""
+    return _singular_values(x, normalize=normalize, center=center)[0]
+
+
+def instruction_set() -> str | None:
+    """The instruction set whose kernels run: the best one this processor has, unless another was chosen."""
+    return None if _library is None else _library.svmax_instruction_set().decode()
+
+
+def use_instruction_set(name: str) -> None:
+    """Run the kernels of another instruction set ("avx512", "avx2", "baseline"), in all threads: for tests, benchmarks.
+
+    Raises:
+        RuntimeError: the library has no kernels for it, or this processor cannot run them.
+    """
+    if _library is None or not _library.svmax_use_instruction_set(name.encode()):
+        raise RuntimeError(f"use_instruction_set: {name!r} is not built in or does not run here.")
 
 
 def describe() -> dict[str, str]:
     """What ``svmax info`` prints of the native library."""
-    return {"library": f"not available: {unavailable}"}
+    if _library is None:
+        return {"native library": f"not available: {unavailable}"}
+    return {
+        "native library": _LIBRARY.name,
+        "instruction set": instruction_set() or "",
+        "threads": str(torch.get_num_threads()),
+    }

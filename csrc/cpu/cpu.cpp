@@ -1,0 +1,444 @@
+// Registers the CPU kernels with torch's dispatcher, chooses the instruction set, and spreads batches over torch's pool.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "../contracts.h"
+#include "kernels.h"
+
+namespace svmax {
+namespace {
+
+// ---- the instruction set
+
+struct InstructionSet {
+  const char* name;
+  const Kernels* kernels;
+  bool runs_here;
+};
+
+const std::vector<InstructionSet>& instruction_sets() {  // best first
+  static const std::vector<InstructionSet> sets = {
+#ifdef SVMAX_X86
+      {"avx512", &avx512::kernels,
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma")},
+      {"avx2", &avx2::kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+#endif
+      {"baseline", &baseline::kernels, true},
+  };
+  return sets;
+}
+
+const InstructionSet*& chosen() {
+  static const InstructionSet* set = [] {
+    const InstructionSet* best = instruction_sets().data();
+    while (!best->runs_here) ++best;
+    return best;
+  }();
+  return set;
+}
+
+const Kernels& kernels() { return *chosen()->kernels; }
+
+const QuadratureTable& quadrature() {
+  static const QuadratureTable table;
+  return table;
+}
+
+// ---- scratch memory, kept by each thread for its next call unless it is large
+
+constexpr int64_t kKeptBytes = 16 << 20;  // the scratch of a 512x512 matrix; page faults cost a small call more than its work
+
+class WorkspaceLease {
+ public:
+  WorkspaceLease() : workspace_(std::move(kept())) {
+    if (!workspace_) workspace_ = {kernels().new_workspace(), kernels().delete_workspace};
+  }
+  ~WorkspaceLease() {
+    if (kernels().workspace_bytes(*workspace_) <= kKeptBytes) kept() = std::move(workspace_);
+  }
+  Workspace& operator*() const { return *workspace_; }
+
+ private:
+  using Owner = std::unique_ptr<Workspace, void (*)(Workspace*)>;
+  static Owner& kept() {
+    thread_local Owner workspace{nullptr, nullptr};
+    return workspace;
+  }
+  Owner workspace_;
+};
+
+// ---- tensors in and out
+
+Tensor empty(const std::vector<int64_t>& sizes, int32_t dtype) {
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+// The batch dimensions of a tensor whose last `inner` dimensions are the item; walks over any strides.
+struct Batch {
+  std::vector<int64_t> sizes, strides;
+  int64_t count = 1;
+
+  Batch(const Tensor& t, int64_t inner) {
+    const int64_t outer = t.dim() - inner;
+    sizes.assign(t.sizes().begin(), t.sizes().begin() + outer);
+    strides.assign(t.strides().begin(), t.strides().begin() + outer);
+    for (const int64_t size : sizes) count *= size;
+  }
+  int64_t offset(int64_t index) const {
+    int64_t at = 0;
+    for (size_t i = sizes.size(); i-- > 0; index /= sizes[i]) at += index % sizes[i] * strides[i];
+    return at;
+  }
+  std::vector<int64_t> with(std::initializer_list<int64_t> inner) const {
+    std::vector<int64_t> all = sizes;
+    all.insert(all.end(), inner);
+    return all;
+  }
+};
+
+Scalar scalar_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Half:
+      return Scalar::Half;
+    case ScalarType::BFloat16:
+      return Scalar::BFloat16;
+    case ScalarType::Float:
+      return Scalar::Float;
+    default:
+      return Scalar::Double;
+  }
+}
+
+// x [..., b, d]: what every op starts from.
+struct Matrices {
+  Batch batch;
+  Input first;
+  int64_t b, d, n, element;
+  int32_t dtype, result_dtype;
+
+  Matrices(const char* op, const Tensor& x, bool normalize, bool center) : batch((check_matrices(op, "x", x), x), 2) {
+    b = x.size(-2), d = x.size(-1), n = std::min(b, d);
+    first = {x.data_ptr(), scalar_of(x), b, d, x.stride(-2), x.stride(-1), normalize, center};
+    element = int64_t(x.element_size());
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+    result_dtype = is_double() ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+  }
+  bool is_double() const { return first.scalar == Scalar::Double; }
+  Input at(int64_t i) const {
+    Input input = first;
+    input.x = static_cast<const char*>(first.x) + batch.offset(i) * element;
+    return input;
+  }
+  int64_t norms() const { return first.normalize ? b : 0; }
+};
+
+void write(const Tensor& out, int64_t at, double value) {
+  if (out.scalar_type() == ScalarType::Double)
+    static_cast<double*>(out.data_ptr())[at] = value;
+  else
+    static_cast<float*>(out.data_ptr())[at] = float(value);
+}
+
+double read(const Tensor& t, int64_t at) {
+  return t.scalar_type() == ScalarType::Double ? static_cast<const double*>(t.data_ptr())[at]
+                                               : double(static_cast<const float*>(t.data_ptr())[at]);
+}
+
+double* doubles(const Tensor& t) { return static_cast<double*>(t.data_ptr()); }
+
+// ---- threads: over the matrices of a batch, or within the one matrix there is
+
+void run_in_torch_pool(int64_t count, int64_t grain, Pool::Body body, void* context) {
+  TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, count, grain, body, context));
+}
+
+// f(i, workspace, pool) for every matrix; work: multiply-adds of one.
+template <typename F>
+void for_each_matrix(int64_t count, int64_t work, const F& f) {
+  constexpr int64_t kWorthAThread = 200000;  // multiply-adds; handing over takes some microseconds
+  if (count == 0) return;
+  const Pool serial{run_in_torch_pool, 1};
+  if (count == 1) {
+    WorkspaceLease lease;
+    return f(int64_t(0), *lease, Pool{run_in_torch_pool, int64_t(torch::stable::get_num_threads())});
+  }
+  const Pool batch{run_in_torch_pool, 2};  // any number above one: torch decides
+  batch.each(count, std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(work, 1)), [&](int64_t begin, int64_t end) {
+    WorkspaceLease lease;
+    for (int64_t i = begin; i < end; ++i) f(i, *lease, serial);
+  });
+}
+
+// ---- float64 input: no wider type to accumulate in, so torch's own SVD of E
+
+struct Decomposition {
+  Tensor left, values, right;  // [m, b, n], [m, n], [m, n, d]
+  std::vector<char> finite;    // torch refuses NaN and inf: such a matrix is decomposed as zeros
+};
+
+Tensor embeddings_of(const Matrices& x, const Tensor& row_norms, std::vector<char>& finite) {
+  const Tensor e = empty({x.batch.count, x.b, x.d}, aoti_torch_dtype_float64());
+  finite.assign(size_t(x.batch.count), 1);
+  for_each_matrix(x.batch.count, x.b * x.d, [&](int64_t i, Workspace& workspace, const Pool&) {
+    double* at = doubles(e) + i * x.b * x.d;
+    kernels().embeddings(x.at(i), at, doubles(row_norms) + i * x.norms(), workspace);
+    for (int64_t j = 0; j < x.b * x.d; ++j)
+      if (!std::isfinite(at[j])) finite[size_t(i)] = 0;
+    if (!finite[size_t(i)]) std::memset(at, 0, size_t(x.b * x.d) * sizeof(double));
+  });
+  return e;
+}
+
+Decomposition svd(const Matrices& x, const Tensor& row_norms) {
+  Decomposition result;
+  const Tensor e = embeddings_of(x, row_norms, result.finite);
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(e), torch::stable::detail::from(false),
+                                    torch::stable::detail::from(std::optional<std::string>())};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linalg_svd", "", stack.data(), TORCH_ABI_VERSION));
+  result.left = torch::stable::detail::to<Tensor>(stack[0]);
+  result.values = torch::stable::detail::to<Tensor>(stack[1]);
+  result.right = torch::stable::detail::to<Tensor>(stack[2]);
+  return result;
+}
+
+// factor(k, s) / s, or zero where s is rounding noise: the subgradient of smallest norm at rank deficiency.
+template <typename F>
+std::vector<double> over_singular_values(const double* s, int64_t n, int64_t larger_side, const F& factor) {
+  std::vector<double> result(size_t(n), 0.0);
+  const double cutoff = double(larger_side) * std::numeric_limits<double>::epsilon() * s[0];
+  for (int64_t k = 0; k < n; ++k)
+    if (s[k] > cutoff) result[size_t(k)] = factor(k) / s[k];
+  return result;
+}
+
+// weight [n, n] = V diag(factor) V' (tall) or U diag(factor) U' (wide) for matrix i.
+void weight_from_svd(const Matrices& x, const Decomposition& svd, int64_t i, const std::vector<double>& factor,
+                     double* weight, Workspace& workspace) {
+  const bool tall = x.b >= x.d;
+  const Tensor& side = tall ? svd.right : svd.left;
+  const double* vectors = doubles(side) + i * side.stride(0);
+  kernels().sum_of_outer_products(vectors, side.stride(tall ? 1 : 2), side.stride(tall ? 2 : 1), factor.data(), x.n,
+                                  weight, workspace);
+  if (!svd.finite[size_t(i)]) std::fill_n(weight, x.n * x.n, NAN);
+}
+
+// ---- the ops
+
+std::tuple<Tensor, Tensor> gram_cpu(const Tensor x, bool normalize, bool center) {
+  const Matrices in("gram", x, normalize, center);
+  const Tensor gram = empty(in.batch.with({in.n, in.n}), aoti_torch_dtype_float64());
+  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64());
+  for_each_matrix(in.batch.count, in.b * in.d * in.n / 2, [&](int64_t i, Workspace& workspace, const Pool& pool) {
+    kernels().gram(in.at(i), doubles(gram) + i * in.n * in.n, doubles(row_norms) + i * in.norms(), workspace, pool);
+  });
+  return {gram, row_norms};
+}
+
+std::tuple<Tensor, Tensor> spectral_cpu(const Tensor gram, bool need_inverse_sqrt) {
+  check_matrices("spectral", "gram", gram);
+  STD_TORCH_CHECK(gram.scalar_type() == ScalarType::Double && gram.size(-1) == gram.size(-2),
+                  "svmax::spectral: gram must be [..., n, n] in float64, got [..., ", gram.size(-2), ", ",
+                  gram.size(-1), "]");
+  const Tensor in = torch::stable::contiguous(gram);
+  const Batch batch(in, 2);
+  const int64_t n = in.size(-1), kept = need_inverse_sqrt ? n : 0;
+  const Tensor norm = empty(batch.with({}), aoti_torch_dtype_float64());
+  const Tensor inverse_sqrt = empty(batch.with({kept, kept}), aoti_torch_dtype_float64());
+  for_each_matrix(batch.count, n * n * n, [&](int64_t i, Workspace& workspace, const Pool& pool) {
+    double* w = need_inverse_sqrt ? doubles(inverse_sqrt) + i * n * n : nullptr;
+    doubles(norm)[i] = kernels().spectral(doubles(in) + i * n * n, n, w, quadrature(), workspace, pool);
+  });
+  return {norm, inverse_sqrt};
+}
+
+Objective objective_of(const std::string& name, const Matrices& in) {
+  const double b = double(in.b), d = double(in.d);
+  if (name == "nuclear_norm") return {Objective::Kind::Linear, 1, 0, 0, 0};
+  if (name == "mean_singular_value") return {Objective::Kind::Linear, 1 / d, 0, 0, 0};
+  if (name == "svmax_loss_unbounded") return {Objective::Kind::Linear, -1 / d, 0, 0, 0};
+  STD_TORCH_CHECK(name == "svmax_loss", "svmax::objective: objective must be nuclear_norm, mean_singular_value, ",
+                  "svmax_loss or svmax_loss_unbounded, got ", name);
+  const bool center = in.first.center;
+  const double upper = std::sqrt(std::min(center ? b - 1 : b, d) * b) / d;
+  const double lower = center ? 0 : std::sqrt(b) / d;
+  STD_TORCH_CHECK(upper > lower, "svmax::objective: svmax_loss needs min(b, d) >= 2, got [", in.b, ", ", in.d, "]");
+  return {Objective::Kind::Bounded, 0, upper, upper - lower, d};
+}
+
+std::tuple<Tensor, Tensor, Tensor> objective_cpu(const Tensor x, std::string name, bool normalize, bool center,
+                                                 bool need_gradient) {
+  const Matrices in("objective", x, normalize, center);
+  const Objective f = objective_of(name, in);
+  const int64_t kept = need_gradient ? in.n : 0;
+  const Tensor value = empty(in.batch.with({}), in.result_dtype);
+  const Tensor weight = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64());
+  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64());
+  std::optional<Decomposition> decomposition;
+  if (in.is_double() && in.batch.count > 0) decomposition = svd(in, row_norms);
+  const int64_t work = in.n * in.n * (in.b + in.d);
+  for_each_matrix(in.batch.count, work, [&](int64_t i, Workspace& workspace, const Pool& pool) {
+    double* w = need_gradient ? doubles(weight) + i * in.n * in.n : nullptr;
+    if (!decomposition) {
+      write(value, i,
+            kernels().objective(in.at(i), f, w, doubles(row_norms) + i * in.norms(), quadrature(), workspace, pool));
+      return;
+    }
+    const double* s = doubles(decomposition->values) + i * in.n;
+    double norm = 0;
+    for (int64_t k = in.n - 1; k >= 0; --k) norm += s[k];
+    if (!decomposition->finite[size_t(i)]) norm = NAN;
+    write(value, i, f.value(norm));
+    if (w == nullptr) return;
+    const auto factor = over_singular_values(s, in.n, std::max(in.b, in.d), [&](int64_t) { return f.slope(norm); });
+    weight_from_svd(in, *decomposition, i, factor, w, workspace);
+  });
+  return {value, weight, row_norms};
+}
+
+void run_backward(const Matrices& in, const Tensor& weight, const Tensor& row_norms, const Tensor& dx,
+                  const Tensor* grad) {
+  const Batch grads(grad ? *grad : dx, grad ? 0 : 2);
+  for_each_matrix(in.batch.count, in.b * in.d * in.n, [&](int64_t i, Workspace& workspace, const Pool& pool) {
+    kernels().backward(in.at(i), grad ? read(*grad, grads.offset(i)) : 1.0, doubles(weight) + i * in.n * in.n,
+                       doubles(row_norms) + i * in.norms(),
+                       static_cast<char*>(dx.data_ptr()) + i * in.b * in.d * in.element, workspace, pool);
+  });
+}
+
+Tensor backward_cpu(const Tensor grad, const Tensor x, const Tensor weight_, const Tensor row_norms_, std::string,
+                    bool normalize, bool center) {
+  const Matrices in("backward", x, normalize, center);
+  check_kept("backward", "weight", weight_, in.batch.count, in.n * in.n);
+  check_kept("backward", "row_norms", row_norms_, in.batch.count, in.norms());
+  STD_TORCH_CHECK(grad.numel() == in.batch.count &&
+                      (grad.scalar_type() == ScalarType::Float || grad.scalar_type() == ScalarType::Double),
+                  "svmax::backward: grad must be float32 or float64 with one number a matrix, got ", grad.numel(),
+                  " for ", in.batch.count, " matrices");
+  const Tensor weight = torch::stable::contiguous(weight_), row_norms = torch::stable::contiguous(row_norms_);
+  const Tensor dx = empty(in.batch.with({in.b, in.d}), in.dtype);
+  run_backward(in, weight, row_norms, dx, &grad);
+  return dx;
+}
+
+std::tuple<Tensor, Tensor, Tensor> singular_values_cpu(const Tensor x, bool normalize, bool center,
+                                                       bool need_gradient) {
+  const Matrices in("singular_values", x, normalize, center);
+  const int64_t kept = need_gradient ? in.n : 0;
+  const Tensor values = empty(in.batch.with({in.n}), in.result_dtype);
+  const Tensor gram = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64());
+  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64());
+  std::optional<Decomposition> decomposition;
+  if (in.is_double() && in.batch.count > 0) decomposition = svd(in, row_norms);
+  const int64_t work = in.n * in.n * (in.b + in.d);
+  for_each_matrix(in.batch.count, work, [&](int64_t i, Workspace& workspace, const Pool& pool) {
+    double* g = need_gradient ? doubles(gram) + i * in.n * in.n : nullptr;
+    std::vector<double> s(size_t(in.n), NAN);
+    if (!decomposition) {
+      kernels().singular_values(in.at(i), s.data(), g, doubles(row_norms) + i * in.norms(), workspace, pool);
+    } else {
+      if (decomposition->finite[size_t(i)])
+        std::copy_n(doubles(decomposition->values) + i * in.n, in.n, s.data());
+      if (g != nullptr) std::fill_n(g, in.n * in.n, 0.0);  // the backward decomposes E again instead
+    }
+    for (int64_t k = 0; k < in.n; ++k) write(values, i * in.n + k, s[size_t(k)]);
+  });
+  return {values, gram, row_norms};
+}
+
+// dX = U diag(g) V' = E W_g with W_g = V diag(g / s) V', from the eigenvectors of the Gram matrix (wide: W_g E).
+Tensor singular_values_backward_cpu(const Tensor grad, const Tensor x, const Tensor gram_, const Tensor row_norms_,
+                                    bool normalize, bool center) {
+  const Matrices in("singular_values_backward", x, normalize, center);
+  check_kept("singular_values_backward", "gram", gram_, in.batch.count, in.n * in.n);
+  check_kept("singular_values_backward", "row_norms", row_norms_, in.batch.count, in.norms());
+  STD_TORCH_CHECK(grad.numel() == in.batch.count * in.n &&
+                      (grad.scalar_type() == ScalarType::Float || grad.scalar_type() == ScalarType::Double),
+                  "svmax::singular_values_backward: grad must be float32 or float64 [..., min(b, d)], got ",
+                  grad.numel(), " numbers for ", in.batch.count, " matrices");
+  const Tensor row_norms = torch::stable::contiguous(row_norms_), dx = empty(in.batch.with({in.b, in.d}), in.dtype);
+  if (in.batch.count == 0) return dx;
+  const Batch grads(grad, 1);
+  const auto g = [&](int64_t i, int64_t k) { return read(grad, grads.offset(i) + k * grad.stride(-1)); };
+  const Tensor weight = empty({in.batch.count, in.n, in.n}, aoti_torch_dtype_float64());
+  if (in.is_double()) {
+    const Decomposition decomposition = svd(in, row_norms);
+    for_each_matrix(in.batch.count, in.n * in.n * in.n, [&](int64_t i, Workspace& workspace, const Pool&) {
+      const auto factor = over_singular_values(doubles(decomposition.values) + i * in.n, in.n, std::max(in.b, in.d),
+                                               [&](int64_t k) { return g(i, k); });
+      weight_from_svd(in, decomposition, i, factor, doubles(weight) + i * in.n * in.n, workspace);
+    });
+  } else {
+    const Tensor gram = torch::stable::clone(gram_);
+    std::vector<char> finite(size_t(in.batch.count), 1);
+    for (int64_t i = 0; i < in.batch.count; ++i) {
+      double* at = doubles(gram) + i * in.n * in.n;
+      for (int64_t j = 0; j < in.n * in.n; ++j)
+        if (!std::isfinite(at[j])) finite[size_t(i)] = 0;
+      if (!finite[size_t(i)]) std::fill_n(at, in.n * in.n, 0.0);
+    }
+    std::array<StableIValue, 2> stack{torch::stable::detail::from(gram),
+                                      torch::stable::detail::from(std::string("L"))};
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linalg_eigh", "", stack.data(), TORCH_ABI_VERSION));
+    const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);
+    const Tensor vectors = torch::stable::detail::to<Tensor>(stack[1]);
+    const int64_t per_matrix = in.n * in.n, m = in.batch.count;
+    const int64_t matrix_stride = vectors.dim() > 2 && m > 1 ? vectors.stride(-3) : per_matrix;
+    for_each_matrix(m, in.n * in.n * in.n, [&](int64_t i, Workspace& workspace, const Pool&) {
+      const double* lambda = doubles(values) + i * in.n;  // ascending
+      // The shift of the stage `spectral`, so that |P| <= 1 + 1e-8 here too where s is rounding noise.
+      const double shift = 4 * std::numeric_limits<double>::epsilon() * lambda[in.n - 1];
+      std::vector<double> factor(size_t(in.n), 0.0);
+      for (int64_t k = 0; k < in.n && shift > 0; ++k)
+        factor[size_t(k)] = g(i, in.n - 1 - k) / std::sqrt(std::max(lambda[k], 0.0) + shift);
+      double* w = doubles(weight) + i * per_matrix;
+      kernels().sum_of_outer_products(doubles(vectors) + i * matrix_stride, vectors.stride(-1), vectors.stride(-2),
+                                      factor.data(), in.n, w, workspace);
+      if (!finite[size_t(i)]) std::fill_n(w, per_matrix, NAN);
+    });
+  }
+  run_backward(in, weight, row_norms, dx, nullptr);
+  return dx;
+}
+
+}  // namespace
+}  // namespace svmax
+
+STABLE_TORCH_LIBRARY_IMPL(svmax, CPU, m) {
+  m.impl("gram", TORCH_BOX(&svmax::gram_cpu));
+  m.impl("spectral", TORCH_BOX(&svmax::spectral_cpu));
+  m.impl("backward", TORCH_BOX(&svmax::backward_cpu));
+  m.impl("objective", TORCH_BOX(&svmax::objective_cpu));
+  m.impl("singular_values", TORCH_BOX(&svmax::singular_values_cpu));
+  m.impl("singular_values_backward", TORCH_BOX(&svmax::singular_values_backward_cpu));
+}
+
+// For svmax_ops/backends/native.py, through ctypes: `svmax info` names the instruction set, and the tests run them all.
+extern "C" __attribute__((visibility("default"))) const char* svmax_instruction_set() { return svmax::chosen()->name; }
+
+// Returns false, and changes nothing, for a name that is not built in or does not run here. Not while an op runs.
+extern "C" __attribute__((visibility("default"))) bool svmax_use_instruction_set(const char* name) {
+  for (const svmax::InstructionSet& set : svmax::instruction_sets()) {
+    if (std::strcmp(set.name, name) != 0 || !set.runs_here) continue;
+    svmax::chosen() = &set;
+    return true;
+  }
+  return false;
+}

@@ -1,0 +1,141 @@
+// The CPU kernels for one instruction set, SVMAX_ISA: CMakeLists.txt compiles this file once for each.
+#include "kernels.h"
+
+#include "backward.h"
+#include "spectral.h"
+
+namespace svmax {
+
+namespace SVMAX_ISA {
+namespace {
+
+struct Spaces {
+  GramWorkspace gram;
+  SpectralWorkspace spectral;
+  BackwardWorkspace backward;
+};
+Spaces& spaces(Workspace& workspace) { return reinterpret_cast<Spaces&>(workspace); }
+
+template <typename scalar_t>
+Rows<scalar_t> rows_of(const Input& input) {
+  return {static_cast<const scalar_t*>(input.x), input.b,         input.d,     input.row_stride,
+          input.column_stride,                   input.normalize, input.center};
+}
+
+// f(rows) with the rows in the input's own type.
+template <typename F>
+void with_rows(const Input& input, const F& f) {
+  switch (input.scalar) {
+    case Scalar::Half:
+      return f(rows_of<Half>(input));
+    case Scalar::BFloat16:
+      return f(rows_of<BFloat16>(input));
+    case Scalar::Float:
+      return f(rows_of<float>(input));
+    case Scalar::Double:
+      return f(rows_of<double>(input));
+  }
+}
+
+// The Gram matrix of the input in the spectral stage's own memory.
+double* gram_in_place(const Input& input, double* row_norms, int64_t* g_row, Spaces& space, const Pool& pool) {
+  double* g = gram_memory(smaller(input.b, input.d), g_row, space.spectral);
+  with_rows(input, [&](const auto& rows) { gram_lower(rows, g, *g_row, row_norms, space.gram, pool); });
+  return g;
+}
+
+void gram(const Input& input, double* out, double* row_norms, Workspace& workspace, const Pool& pool) {
+  int64_t g_row;
+  const double* g = gram_in_place(input, row_norms, &g_row, spaces(workspace), pool);
+  symmetric_from_lower(g, g_row, smaller(input.b, input.d), out);
+}
+
+double spectral(const double* gram, int64_t n, double* inverse_sqrt, const QuadratureTable& table,
+                Workspace& workspace, const Pool& pool) {
+  SpectralWorkspace& space = spaces(workspace).spectral;
+  int64_t g_row;
+  double* g = gram_memory(n, &g_row, space);
+  std::memset(g, 0, size_t(round_up(n, 8) * g_row) * sizeof(double));
+  for (int64_t i = 0; i < n; ++i) std::memcpy(g + i * g_row, gram + i * n, size_t(n) * sizeof(double));
+  const Tridiagonal t = reduce(g, g_row, n, space);
+  return nuclear_norm_and_inverse_sqrt(t, inverse_sqrt, [](double) { return 1.0; }, table, space, pool);
+}
+
+double objective(const Input& input, const Objective& objective, double* weight, double* row_norms,
+                 const QuadratureTable& table, Workspace& workspace, const Pool& pool) {
+  Spaces& space = spaces(workspace);
+  int64_t g_row;
+  double* g = gram_in_place(input, row_norms, &g_row, space, pool);
+  const Tridiagonal t = reduce(g, g_row, smaller(input.b, input.d), space.spectral);
+  const auto slope = [&](double norm) { return objective.slope(norm); };
+  return objective.value(nuclear_norm_and_inverse_sqrt(t, weight, slope, table, space.spectral, pool));
+}
+
+void backward(const Input& input, double grad, const double* weight, const double* row_norms, void* dx,
+              Workspace& workspace, const Pool& pool) {
+  with_rows(input, [&](const auto& rows) {
+    backward_rows(rows, grad, weight, row_norms, dx, spaces(workspace).backward, pool);
+  });
+}
+
+void singular_values(const Input& input, double* values, double* gram, double* row_norms, Workspace& workspace,
+                     const Pool& pool) {
+  Spaces& space = spaces(workspace);
+  int64_t g_row;
+  double* g = gram_in_place(input, row_norms, &g_row, space, pool);
+  const int64_t n = smaller(input.b, input.d);
+  if (gram != nullptr) symmetric_from_lower(g, g_row, n, gram);
+  const Tridiagonal t = reduce(g, g_row, n, space.spectral);
+  if (t.scale > 0)
+    roots_of_eigenvalues(t, values, space.spectral);
+  else
+    for (int64_t i = 0; i < n; ++i) values[i] = t.scale;
+}
+
+void embeddings(const Input& input, double* e, double* row_norms, Workspace& workspace) {
+  GramWorkspace& space = spaces(workspace).gram;
+  with_rows(input, [&](const auto& rows) {
+    double* mean = space.mean.reserve(rows.d);
+    double* row = space.row.reserve(rows.d);
+    norms_and_mean(rows, row_norms, mean, row);
+    pack_rows(rows, 0, rows.b, row_norms, mean, e, rows.d, row);
+  });
+}
+
+void sum_of_outer_products(const double* vectors, int64_t vector_stride, int64_t entry_stride, const double* factor,
+                           int64_t n, double* out, Workspace& workspace) {
+  SpectralWorkspace& space = spaces(workspace).spectral;
+  const int64_t row = leading_dimension<double>(n);
+  double* v = space.w.reserve(n * row);
+  double* scaled = space.rows.reserve(n * row);
+  double* sum = space.panels.reserve(n * row);
+  for (int64_t k = 0; k < n; ++k)
+    for (int64_t i = 0; i < row; ++i) {
+      const double x = i < n ? vectors[k * vector_stride + i * entry_stride] : 0;
+      v[k * row + i] = x;
+      scaled[k * row + i] = factor[k] * x;
+    }
+  product<double>(n, n, n, v, 1, row, scaled, row, sum, row, false);
+  scaled_symmetric(sum, row, n, 1.0, out);
+}
+
+int64_t workspace_bytes(const Workspace& workspace) {
+  const Spaces& space = reinterpret_cast<const Spaces&>(workspace);
+  const auto bytes = [](const auto&... buffers) { return (buffers.bytes() + ...); };
+  const SpectralWorkspace& s = space.spectral;
+  const BackwardWorkspace& back = space.backward;
+  return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.tridiagonal, s.vectors, s.poles, s.rows, s.w,
+               s.panels, s.float_w, s.float_panels, back.mean, back.row, back.a64, back.b64, back.a32, back.b32);
+}
+
+Workspace* new_workspace() { return reinterpret_cast<Workspace*>(new Spaces); }
+void delete_workspace(Workspace* workspace) { delete reinterpret_cast<Spaces*>(workspace); }
+
+}  // namespace
+
+const Kernels kernels = {new_workspace, delete_workspace, gram,       spectral, backward,
+                         objective,     singular_values,  embeddings, sum_of_outer_products,
+                         workspace_bytes};
+
+}  // namespace SVMAX_ISA
+}  // namespace svmax

@@ -1,0 +1,115 @@
+// Rows of the input, read in their own type and made float64: norm, mean, normalisation, centring, projection.
+#pragma once
+#include <cmath>
+
+#include "scalar.h"
+#include "simd.h"
+
+namespace svmax::SVMAX_ISA {
+
+// x [b, d] of one matrix, any strides (in elements); E is what the options make of it.
+template <typename scalar_t>
+struct Rows {
+  const scalar_t* x;
+  int64_t b, d, row_stride, column_stride;
+  bool normalize, center;
+
+  // out[0, d) = x_i in float64.
+  void read(int64_t i, double* out) const {
+    const scalar_t* row = x + i * row_stride;
+    if (column_stride == 1)
+      for (int64_t j = 0; j < d; ++j) out[j] = to_double(row[j]);
+    else
+      for (int64_t j = 0; j < d; ++j) out[j] = to_double(row[j * column_stride]);
+  }
+};
+
+inline double row_norm(const double* row, int64_t d) {
+  const double square = dot(row, row, d);
+  // Squares of float64 numbers can leave the range where those of float32 numbers cannot; then once more, scaled.
+  if (square > 1e-280 && square < 1e280) return std::sqrt(square);
+  double largest = 0;
+  for (int64_t j = 0; j < d; ++j) {
+    const double size = std::fabs(row[j]);
+    if (!(size <= largest)) largest = size;  // written so that a NaN is kept
+  }
+  if (largest == 0 || !(largest < INFINITY)) return largest;
+  double sum = 0;
+  for (int64_t j = 0; j < d; ++j) sum += (row[j] / largest) * (row[j] / largest);
+  return largest * std::sqrt(sum);
+}
+
+// row /= norm. A zero row stays zero. Two factors where the reciprocal of a tiny norm would overflow.
+inline void divide_row(double* row, double norm, int64_t d) {
+  if (norm == 0) return;
+  if (norm > 1e-300) {
+    const double scale = 1 / norm;
+    for (int64_t j = 0; j < d; ++j) row[j] *= scale;
+  } else {
+    for (int64_t j = 0; j < d; ++j) row[j] /= norm;
+  }
+}
+
+// row_norms[b] when normalised; mean[d] of the normalised rows when centred (fixed order: row after row).
+template <typename scalar_t>
+void norms_and_mean(const Rows<scalar_t>& rows, double* row_norms, double* mean, double* row) {
+  if (rows.center) std::memset(mean, 0, size_t(rows.d) * sizeof(double));
+  if (!rows.normalize && !rows.center) return;
+  for (int64_t i = 0; i < rows.b; ++i) {
+    rows.read(i, row);
+    if (rows.normalize) row_norms[i] = row_norm(row, rows.d);
+    if (!rows.center) continue;
+    if (rows.normalize) divide_row(row, row_norms[i], rows.d);
+    for (int64_t j = 0; j < rows.d; ++j) mean[j] += row[j];
+  }
+  if (rows.center)
+    for (int64_t j = 0; j < rows.d; ++j) mean[j] /= double(rows.b);
+}
+
+// row[d] = e_i, the row of E: normalised, then centred. Mean first, then products: G - b mean mean' cancels at collapse.
+template <typename scalar_t>
+void read_embedding(const Rows<scalar_t>& rows, int64_t i, const double* row_norms, const double* mean, double* row) {
+  rows.read(i, row);
+  if (rows.normalize) divide_row(row, row_norms[i], rows.d);
+  if (rows.center)
+    for (int64_t j = 0; j < rows.d; ++j) row[j] -= mean[j];
+}
+
+// e[i - begin, :] for rows [begin, end) as T, leading dimension e_row, zeros up to it.
+template <typename T, typename scalar_t>
+void pack_rows(const Rows<scalar_t>& rows, int64_t begin, int64_t end, const double* row_norms, const double* mean,
+               T* e, int64_t e_row, double* row) {
+  for (int64_t i = begin; i < end; ++i) {
+    T* out = e + (i - begin) * e_row;
+    read_embedding(rows, i, row_norms, mean, row);
+    for (int64_t j = 0; j < rows.d; ++j) out[j] = T(row[j]);
+    for (int64_t j = rows.d; j < e_row; ++j) out[j] = T(0);
+  }
+}
+
+// dx = (g - (g.e) e) / |x|,  e = x / |x|                    (ALGORITHM.md, "through normalisation")
+// row: x_i in float64 [d].  g: the same row of dl/dE, T.  dx: one row in the input's type, contiguous.
+template <typename T, typename scalar_t>
+inline void project_row(const double* row, const T* g, double row_norm, double grad, int64_t d, scalar_t* dx) {
+  // A zero row has no direction: its gradient is zero by contract. Dividing by an epsilon, as F.normalize does,
+  // would return 1e12 * g. Written ==, not !(> 0), so that a NaN norm falls through and makes the row NaN.
+  if (row_norm == 0) {
+    for (int64_t j = 0; j < d; ++j) dx[j] = from_double<scalar_t>(0);
+    return;
+  }
+  const double scale = 1 / row_norm;
+  double along = 0;  // float64: at collapse g is almost parallel to e and the difference below cancels
+  Vector<double> sums = splat(0.0);
+  int64_t j = 0;
+  for (; j + kLanes<double> <= d; j += kLanes<double>) {
+    Vector<double> gj;
+    for (int64_t l = 0; l < kLanes<double>; ++l) gj[l] = double(g[j + l]);
+    sums += gj * (load(row + j) * scale);
+  }
+  along = sum_lanes<double>(sums);
+  for (; j < d; ++j) along += double(g[j]) * (row[j] * scale);
+  const double factor = grad * scale;
+  for (int64_t l = 0; l < d; ++l) dx[l] = from_double<scalar_t>((double(g[l]) - along * (row[l] * scale)) * factor);
+}
+
+}  // namespace svmax::SVMAX_ISA

@@ -1,0 +1,156 @@
+// Stage `spectral`: the nuclear norm N = tr(G^(1/2)) and W = G^(-1/2) of a Gram matrix, without eigenvectors.
+#pragma once
+#include "../quadrature.h"
+#include "eigenvalues.h"
+#include "gram.h"
+#include "inverse_sqrt.h"
+#include "tridiagonal.h"
+
+namespace svmax::SVMAX_ISA {
+
+// Condition numbers of G up to which float32 arithmetic is enough (ALGORITHM.md, measured at 144x128): W computed in
+// float32, an error of P of 1e-6 and |P| <= 1 + 5e-6; W rounded to float32 and multiplied so, 1e-6 and 1 + 1e-5.
+constexpr double kConditionForFloatTransform = 1e4;
+constexpr double kConditionForFloatProduct = 1e6;
+// Beyond it the shift that keeps T positive definite shows in the sum over the poles; N then comes from eigenvalues.
+constexpr double kConditionForEigenvalues = 1e10;
+// float32 has no room for W outside of these sizes; ordinary embeddings are nowhere near them.
+constexpr double kFloatRange = 1e15;
+
+struct SpectralWorkspace {
+  Buffer<double> g, tridiagonal, vectors, poles, rows, w, panels;
+  Buffer<float> float_w, float_panels;
+};
+
+// G = scale * Q T Q': what the second half of the stage needs of the first.
+struct Tridiagonal {
+  int64_t n, g_row;
+  double scale;                   // a power of four, so that its root is exact; 0 for a zero matrix, NaN for NaN or inf
+  double *g, *diagonal, *off, *beta;  // g holds the reflectors
+};
+
+// Where the stage reads its Gram matrix from: the block-lower half in space.g, whose size and padding gram_lower knows.
+inline double* gram_memory(int64_t n, int64_t* g_row, SpectralWorkspace& space) {
+  *g_row = leading_dimension<double>(n);
+  return space.g.reserve(round_up(n, 8) * *g_row);
+}
+
+inline Tridiagonal reduce(double* g, int64_t g_row, int64_t n, SpectralWorkspace& space) {
+  Tridiagonal t{n, g_row, 0, g, nullptr, nullptr, nullptr};
+  double* memory = space.tridiagonal.reserve(3 * n + 3 * g_row);
+  t.diagonal = memory;
+  t.off = memory + n;
+  t.beta = memory + 2 * n;
+  double largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double x = g[i * g_row + i];
+    if (!(x <= largest)) largest = x;  // written so that a NaN is kept
+    if (largest != largest) break;
+  }
+  if (largest == 0 || !(largest < INFINITY)) {
+    t.scale = largest == 0 ? 0 : NAN;
+    return t;
+  }
+  int exponent;
+  std::frexp(largest, &exponent);
+  exponent -= exponent & 1;
+  t.scale = std::ldexp(1.0, exponent);
+  const double down = std::ldexp(1.0, -exponent);
+  if (exponent != 0)
+    for (int64_t i = 0; i < round_up(n, 8) * g_row; ++i) g[i] *= down;
+  tridiagonalize(g, g_row, n, t.diagonal, t.off, t.beta, memory + 3 * n);
+  return t;
+}
+
+// Sorted singular values: the roots of T's eigenvalues.
+inline void roots_of_eigenvalues(const Tridiagonal& t, double* values, SpectralWorkspace& space) {
+  double* off = space.vectors.reserve(t.n);
+  std::memcpy(values, t.diagonal, size_t(t.n) * sizeof(double));
+  std::memcpy(off, t.off, size_t(t.n) * sizeof(double));
+  tridiagonal_eigenvalues(values, off, t.n);
+  // A Gram matrix has no negative eigenvalues: those there are show how large the rounding of its sums was. Rounding has
+  // no sign, so where all eigenvalues of that size add up to almost nothing they are rounding too, and zero; true ones
+  // among them would show. Else, at rank one, 64 roots of 1e-16 would add 5e-7 to the nuclear norm.
+  double least = 0, sum = 0, size = 0;
+  for (int64_t i = 0; i < t.n; ++i) least = values[i] < least ? values[i] : least;
+  const double small = -8 * least;
+  for (int64_t i = 0; i < t.n; ++i) {
+    if (values[i] > small) continue;
+    sum += values[i];
+    size += std::fabs(values[i]);
+  }
+  const double smallest = std::fabs(sum) < 0.1 * size ? small : 0;
+  const double root = std::sqrt(t.scale);
+  for (int64_t i = 0; i < t.n; ++i) values[i] = values[i] > smallest ? root * std::sqrt(values[i]) : 0;
+  for (int64_t i = 1; i < t.n; ++i) {  // insertion: QL leaves them nearly in order
+    const double x = values[i];
+    int64_t j = i;
+    for (; j > 0 && values[j - 1] < x; --j) values[j] = values[j - 1];
+    values[j] = x;
+  }
+}
+
+// out [n, n] = factor * the symmetric matrix, in float64, rounded to T first.
+template <typename T>
+inline void scaled_symmetric(const T* w, int64_t w_row, int64_t n, double factor, double* out) {
+  constexpr int64_t kBlock = 16;
+  for (int64_t i0 = 0; i0 < n; i0 += kBlock)
+    for (int64_t j0 = 0; j0 <= i0; j0 += kBlock) {
+      const int64_t i1 = smaller(i0 + kBlock, n), j1 = smaller(j0 + kBlock, n);
+      for (int64_t i = i0; i < i1; ++i)
+        for (int64_t j = j0; j < j1; ++j) out[i * n + j] = w[i * w_row + j] * factor;
+      if (j0 < i0)
+        for (int64_t j = j0; j < j1; ++j)
+          for (int64_t i = i0; i < i1; ++i) out[j * n + i] = out[i * n + j];
+    }
+}
+
+template <typename T>
+inline void inverse_sqrt_as(const Tridiagonal& t, const Poles& poles, const double* ratio, const double* inverse,
+                            double factor, bool round_to_float, double* out, Buffer<T>& w_memory, Buffer<T>& panels,
+                            SpectralWorkspace& space, const Pool& pool) {
+  const int64_t n = t.n, w_row = leading_dimension<T>(round_up(n, kDiagonal));
+  T* w = w_memory.reserve(round_up(n, kDiagonal) * w_row);
+  sum_poles(n, poles, ratio, inverse, w, w_row, space.rows.reserve(poles.count * w_row));
+  back_transform(w, w_row, n, t.g, t.g_row, t.beta, panels, pool);
+  scaled_symmetric(w, w_row, n, factor / std::sqrt(t.scale), out);
+  // backward.h multiplies in float32 when all of W is a float32 number: this is how it is told.
+  if (round_to_float)
+    for (int64_t i = 0; i < n * n; ++i) out[i] = double(float(out[i]));
+}
+
+// The nuclear norm; then slope(N) times W into inverse_sqrt [n, n], unless that is null.
+template <typename Slope>
+double nuclear_norm_and_inverse_sqrt(const Tridiagonal& t, double* inverse_sqrt, const Slope& slope,
+                                     const QuadratureTable& table, SpectralWorkspace& space, const Pool& pool) {
+  const int64_t n = t.n;
+  if (!(t.scale > 0)) {  // a zero matrix: N = 0, and the subgradient of smallest norm; else NaN throughout
+    if (inverse_sqrt != nullptr)
+      for (int64_t i = 0; i < n * n; ++i) inverse_sqrt[i] = t.scale;
+    return t.scale;
+  }
+  Poles poles;
+  choose_poles(t.diagonal, t.off, n, table, poles);
+  double* ratio = space.poles.reserve(2 * n * poles.stride);
+  double* inverse = ratio + n * poles.stride;
+  double norm = std::sqrt(t.scale) * factor_poles(t.diagonal, t.off, n, poles, ratio, inverse);
+  const double condition = poles.highest / poles.lowest;
+  if (!(condition <= kConditionForEigenvalues)) {
+    double* values = space.w.reserve(n);
+    roots_of_eigenvalues(t, values, space);
+    norm = 0;
+    for (int64_t i = n - 1; i >= 0; --i) norm += values[i];
+  }
+  if (inverse_sqrt == nullptr) return norm;
+  const double factor = slope(norm), size = std::fabs(factor) / std::sqrt(t.scale);
+  const bool fits = size < kFloatRange && size > 1 / kFloatRange && t.scale < kFloatRange && t.scale > 1 / kFloatRange;
+  if (fits && condition <= kConditionForFloatTransform)
+    inverse_sqrt_as<float>(t, poles, ratio, inverse, factor, true, inverse_sqrt, space.float_w, space.float_panels,
+                           space, pool);
+  else
+    inverse_sqrt_as<double>(t, poles, ratio, inverse, factor, fits && condition <= kConditionForFloatProduct,
+                            inverse_sqrt, space.w, space.panels, space, pool);
+  return norm;
+}
+
+}  // namespace svmax::SVMAX_ISA

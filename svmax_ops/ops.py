@@ -1,0 +1,225 @@
+"""The rules of the ops: shapes, derivatives and batching, written once and applied to a whole namespace.
+
+A kernel library (csrc/schemas.cpp) brings kernels; everything else that torch asks of an op is a function of the
+namespace here, so that no backend has rules of its own. Second derivatives come from :mod:`svmax_ops.derivatives`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.autograd_function import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+
+from svmax_ops import derivatives
+from svmax_ops.backends.reference import result_dtype
+
+_libraries: list[torch.library.Library] = []  # torch drops the registrations of a library that is garbage collected
+
+
+def register_rules(namespace: str) -> None:
+    """Give the ops of ``namespace`` (the schemas of csrc/schemas.cpp) their fake, autograd and vmap rules."""
+    library = torch.library.Library(namespace, "FRAGMENT")
+    _libraries.append(library)
+    ops = getattr(torch.ops, namespace)
+    for name, fake in _FAKES.items():
+        torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
+        torch.library.register_vmap(f"{namespace}::{name}", _vmap_rule(getattr(ops, name).default), lib=library)
+    for name, rule in _AUTOGRAD.items():
+        library.impl(name, rule(ops), "Autograd", with_keyset=True)
+
+
+# ---- fake: shapes and dtypes, n = min(b, d)
+
+
+def _kept(x: Tensor, needed: bool) -> Tensor:
+    n = torch.sym_min(x.shape[-2], x.shape[-1]) if needed else 0
+    return x.new_empty((*x.shape[:-2], n, n), dtype=torch.float64)
+
+
+def _row_norms(x: Tensor, normalize: bool) -> Tensor:
+    return x.new_empty((*x.shape[:-2], x.shape[-2] if normalize else 0), dtype=torch.float64)
+
+
+def _fake_gram(x: Tensor, *, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
+    return _kept(x, True), _row_norms(x, normalize)
+
+
+def _fake_spectral(gram: Tensor, *, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
+    return gram.new_empty(gram.shape[:-2]), _kept(gram, need_inverse_sqrt)
+
+
+def _fake_objective(
+    x: Tensor, *, objective: str, normalize: bool, center: bool, need_gradient: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    value = x.new_empty(x.shape[:-2], dtype=result_dtype(x))
+    return value, _kept(x, need_gradient), _row_norms(x, normalize)
+
+
+def _fake_singular_values(
+    x: Tensor, *, normalize: bool, center: bool, need_gradient: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = torch.sym_min(x.shape[-2], x.shape[-1])
+    values = x.new_empty((*x.shape[:-2], n), dtype=result_dtype(x))
+    return values, _kept(x, need_gradient), _row_norms(x, normalize)
+
+
+def _fake_gradient(grad: Tensor, x: Tensor, kept: Tensor, row_norms: Tensor, **options: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+_FAKES: dict[str, Callable[..., Any]] = {
+    "gram": _fake_gram,
+    "spectral": _fake_spectral,
+    "backward": _fake_gradient,
+    "objective": _fake_objective,
+    "singular_values": _fake_singular_values,
+    "singular_values_backward": _fake_gradient,
+}
+
+
+# ---- vmap: every op takes any leading dimensions, so the mapped one becomes the first of them
+
+
+def _vmap_rule(op: Any) -> Callable[..., Any]:
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Tensor, **options: Any) -> Any:
+        mapped = [
+            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(args, in_dims, strict=True)
+        ]
+        result = op(*mapped, **options)
+        return result, (0 if isinstance(result, Tensor) else (0,) * len(result))
+
+    return rule
+
+
+# ---- autograd: the gradient, its gradient, and forward mode
+#
+# The rules are kernels of the dispatcher's autograd key, one level of torch.func at a time: hence torch's single-level
+# base class, where torch.autograd.Function would start all levels over. register_autograd has no forward mode.
+
+
+def _is_differentiated(*tensors: Tensor) -> bool:
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return True
+    # No public name says whether a forward-mode level is open; without one there is no tangent to look for.
+    return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+
+
+def _apply(function: type[_SingleLevelFunction], *args: Any) -> Any:
+    if torch._C._are_functorch_transforms_active():
+        with enable_single_level_autograd_function():
+            return function.apply(*args)
+    return function.apply(*args)
+
+
+def _below_autograd(op: Any, keyset: Any, *args: Tensor, **options: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return op.redispatch(keyset & torch._C._after_autograd_keyset, *args, **options)
+
+
+def _not_differentiable(name: str) -> Callable[[Any], Callable[..., Any]]:
+    """The stages alone carry no gradient: a gradient goes through `objective` and `singular_values`."""
+
+    def rule(ops: Any) -> Callable[..., Any]:
+        op = getattr(ops, name).default
+        return lambda keyset, *args, **options: _below_autograd(op, keyset, *args, **options)
+
+    return rule
+
+
+def _forward_rule(name: str, tangent: Callable[..., Tensor], gradient: str) -> Callable[[Any], Callable[..., Any]]:
+    """Autograd of an op x -> (result, kept, row_norms), where op ``gradient`` takes the gradient of the result to x."""
+
+    def rule(ops: Any) -> Callable[..., Any]:
+        op, gradient_op = getattr(ops, name).default, getattr(ops, gradient).default
+
+        class Forward(_SingleLevelFunction):
+            @staticmethod
+            def forward(ctx: Any, x: Tensor, keyset: Any, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+                options = {**options, "need_gradient": True}
+                result, kept, row_norms = _below_autograd(op, keyset, x, **options)
+                del options["need_gradient"]
+                ctx.options = options
+                ctx.save_for_backward(x, kept, row_norms)
+                ctx.save_for_forward(x)
+                ctx.mark_non_differentiable(kept, row_norms)
+                ctx.set_materialize_grads(False)
+                return result, kept, row_norms
+
+            @staticmethod
+            def backward(ctx: Any, grad: Tensor | None, *unused: Any) -> Any:
+                if grad is None:
+                    return None, None, None
+                x, kept, row_norms = ctx.saved_tensors
+                return gradient_op(grad, x, kept, row_norms, **ctx.options), None, None
+
+            @staticmethod
+            def jvp(ctx: Any, x_tangent: Tensor, *unused: Any) -> Any:
+                (x,) = ctx.saved_tensors
+                return tangent(x, x_tangent, **ctx.options).to(result_dtype(x)), None, None
+
+        def kernel(keyset: Any, x: Tensor, **options: Any) -> Any:
+            if _is_differentiated(x):
+                return _apply(Forward, x, keyset, options)
+            return _below_autograd(op, keyset, x, **options)
+
+        return kernel
+
+    return rule
+
+
+def _gradient_rule(name: str, second: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Any], Callable[..., Any]]:
+    """Autograd of an op (grad, x, kept, row_norms) -> dx; what was kept is a function of x, not a variable."""
+
+    def rule(ops: Any) -> Callable[..., Any]:
+        op = getattr(ops, name).default
+
+        class Gradient(_SingleLevelFunction):
+            @staticmethod
+            def forward(
+                ctx: Any, grad: Tensor, x: Tensor, kept: Tensor, row_norms: Tensor, keyset: Any, options: dict[str, Any]
+            ) -> Tensor:
+                ctx.options = options
+                ctx.save_for_backward(grad, x)
+                ctx.save_for_forward(grad, x)
+                return _below_autograd(op, keyset, grad, x, kept, row_norms, **options)
+
+            @staticmethod
+            def backward(ctx: Any, grad_dx: Tensor) -> Any:
+                grad, x = ctx.saved_tensors
+                for_grad, for_x = second(x, grad_dx, grad, None, **ctx.options)
+                return for_grad.to(grad.dtype), for_x.to(x.dtype), None, None, None, None
+
+            @staticmethod
+            def jvp(ctx: Any, grad_tangent: Tensor, x_tangent: Tensor, *unused: Any) -> Tensor:
+                grad, x = ctx.saved_tensors
+                x_tangent = torch.zeros_like(x) if x_tangent is None else x_tangent
+                return second(x, x_tangent, grad, grad_tangent, **ctx.options)[1].to(x.dtype)
+
+        def kernel(keyset: Any, grad: Tensor, x: Tensor, kept: Tensor, row_norms: Tensor, **options: Any) -> Tensor:
+            if _is_differentiated(grad, x):
+                return _apply(Gradient, grad, x, kept, row_norms, keyset, options)
+            return _below_autograd(op, keyset, grad, x, kept, row_norms, **options)
+
+        return kernel
+
+    return rule
+
+
+_AUTOGRAD: dict[str, Callable[[Any], Callable[..., Any]]] = {
+    "gram": _not_differentiable("gram"),
+    "spectral": _not_differentiable("spectral"),
+    "backward": _gradient_rule("backward", derivatives.of_objective_gradient),
+    "objective": _forward_rule("objective", derivatives.objective_tangent, "backward"),
+    "singular_values": _forward_rule(
+        "singular_values", derivatives.singular_values_tangent, "singular_values_backward"
+    ),
+    "singular_values_backward": _gradient_rule(
+        "singular_values_backward", derivatives.of_singular_values_gradient
+    ),
+}
