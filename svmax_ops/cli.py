@@ -1,0 +1,100 @@
+"""The ``svmax`` command. ``info`` needs the package alone; the others need the ``[runs]`` extra, imported when used."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Sequence
+
+from svmax_ops.runs.errors import Stopped, UserError
+
+
+def _info(arguments: Sequence[str]) -> None:
+    if arguments:
+        raise UserError(f"info takes no arguments, got {' '.join(arguments)}.")
+    import torch
+
+    import svmax_ops
+    from svmax_ops.backends import native
+
+    rows = {
+        "svmax_ops": svmax_ops.__version__,
+        "Python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": torch.__version__,
+        "CUDA of torch": f"{torch.version.cuda or 'none'}, {torch.cuda.device_count()} devices",
+        **{f"native {name}": text for name, text in native.describe().items()},
+        **{f"backend {name}": text for name, text in svmax_ops.available_backends().items()},
+    }
+    width = max(map(len, rows))
+    for name, text in rows.items():
+        print(f"{name:<{width}}  {text}")
+
+
+def _retrieval(arguments: Sequence[str]) -> None:
+    from svmax_ops.runs.command_line import parse
+    from svmax_ops.runs.retrieval.config import RetrievalConfig
+
+    config = parse(RetrievalConfig, "retrieval", arguments)
+    config.check()
+
+    from svmax_ops.runs.retrieval.training import run
+
+    run(config)
+
+
+def _sweep(arguments: Sequence[str]) -> None:
+    from svmax_ops.runs.command_line import parse
+    from svmax_ops.runs.sweep import SweepConfig, sweep
+
+    sweep(parse(SweepConfig, "sweep", arguments))
+
+
+def _report(arguments: Sequence[str]) -> None:
+    from svmax_ops.runs.command_line import parse
+    from svmax_ops.runs.report import ReportConfig, report
+
+    report(parse(ReportConfig, "report", arguments))
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
+    "retrieval": ("train an embedding network with or without SVMax and evaluate it", _retrieval),
+    "sweep": ("run every combination of a study (a YAML file), then the report", _sweep),
+    "report": ("one table and one picture of finished runs", _report),
+    "info": ("versions, native libraries and backends: what to paste into a bug report", _info),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 after an error of the user's, 130 or 143 after a signal."""
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command in ("-h", "--help"):
+        print("usage: svmax COMMAND [--help]\n")
+        for name, (summary, _) in COMMANDS.items():
+            print(f"  {name:<10} {summary}")
+        return 0
+    if command not in COMMANDS:
+        return _refuse("svmax", f"unknown command {command!r}; accepted: {', '.join(COMMANDS)}.")
+    try:
+        COMMANDS[command][1](rest)
+    except UserError as error:
+        return _refuse(f"svmax {command}", str(error))
+    except Stopped as stopped:
+        print(f"svmax {command}: {stopped}", file=sys.stderr)
+        return 128 + stopped.signum
+    except KeyboardInterrupt:
+        print(f"svmax {command}: interrupted.", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("svmax_ops"):
+            raise
+        return _refuse(f"svmax {command}", f"needs {error.name}, which is not installed: pip install 'svmax-ops[runs]'")
+    return 0
+
+
+def _refuse(who: str, sentence: str) -> int:
+    print(f"{who}: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""What every run needs around its loop: the folder, the checkpoint, the metrics, the signals, the progress."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from svmax_ops.runs.environment import environment
+from svmax_ops.runs.errors import UserError
+
+CONFIG, METRICS, CHECKPOINT, EVENTS = "config.json", "metrics.jsonl", "checkpoint.pt", "tensorboard"
+PLAIN_LINE_SECONDS = 10.0
+
+
+class RunFolder:
+    """One run's folder: ``config.json``, ``metrics.jsonl``, ``checkpoint.pt``, PNG figures, TensorBoard events.
+
+    Args:
+        path: a new or empty folder, or with ``resume`` the folder of the same run.
+        config: plain values that determine the run. A resumed run must have been started with the same.
+        command: the command line that repeats the run; kept in config.json and printed when the run is cut off.
+        resume: go on from the folder's checkpoint (from the beginning where it has none yet).
+    Raises:
+        UserError: the folder cannot be used; nothing in it has been touched.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], command: str, resume: bool) -> None:
+        self.path = path
+        self.config = dict(config)
+        self.resume_command = command + " --resume"
+        self.checkpoint: dict[str, Any] | None = None
+        if resume:
+            self._reopen()
+        else:
+            self._create(command)
+        offset = self.checkpoint["metrics_bytes"] if self.checkpoint else 0
+        with writing(path / METRICS):
+            self._metrics = open(path / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+            self._metrics.truncate(offset)  # what came after the checkpoint is computed again
+            step = self.checkpoint["step"] if self.checkpoint else 0
+            self._events = SummaryWriter(str(path / EVENTS), purge_step=step + 1 if resume else None)
+
+    def _create(self, command: str) -> None:
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            used = any(self.path.iterdir())
+        if used:
+            raise UserError(
+                f"--out {self.path} is not empty; choose a new folder, or add --resume to go on with the run in it."
+            )
+        record = {"command": command, "config": self.config, **environment()}
+        write_atomically(self.path / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
+
+    def _reopen(self) -> None:
+        try:
+            started = json.loads((self.path / CONFIG).read_text("utf-8"))["config"]
+        except FileNotFoundError:
+            raise UserError(f"--resume: {self.path} holds no run ({CONFIG} is missing).") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"--resume: {self.path / CONFIG} cannot be read: {error}.") from error
+        if (self.path / CHECKPOINT).exists():
+            self.checkpoint = read_checkpoint(self.path / CHECKPOINT)
+            started = self.checkpoint["config"]
+        differing = [name for name in {**started, **self.config} if started.get(name) != self.config.get(name)]
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"--resume: the run in {self.path} was started with {name} = {started.get(name)!r},"
+                f" now it is {self.config.get(name)!r}; give the same command line, or another --out."
+            )
+        try:
+            size = (self.path / METRICS).stat().st_size
+        except FileNotFoundError:
+            size = 0
+        if self.checkpoint and size < self.checkpoint["metrics_bytes"]:
+            raise UserError(f"--resume: {self.path / METRICS} is shorter than it was at the checkpoint.")
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append one line (with ``step``) to metrics.jsonl, and its plain numbers to the TensorBoard events."""
+        with writing(self.path / METRICS):
+            self._metrics.write(json.dumps(line) + "\n")
+            self._metrics.flush()
+            prefix = "/".join(str(line[key]) for key in ("split", "of") if key in line)
+            for name, value in line.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self._events.add_scalar(f"{prefix}/{name}", value, line["step"])
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Replace checkpoint.pt by one of ``state`` after ``step`` steps, whole or not at all."""
+        with writing(self.path / METRICS):
+            os.fsync(self._metrics.fileno())
+        whole = {"step": step, "config": self.config, "metrics_bytes": (self.path / METRICS).stat().st_size, **state}
+        buffer = io.BytesIO()  # torch.save to a full disk raises RuntimeError with a text about zip archives
+        torch.save(whole, buffer)
+        write_atomically(self.path / CHECKPOINT, buffer.getbuffer())
+        self.checkpoint = whole
+
+    def close(self) -> None:
+        with writing(self.path):
+            self._events.close()
+            self._metrics.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint at ``path``; only tensors and plain containers are read, so a foreign file executes nothing."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"step", "config", "metrics_bytes"} <= set(checkpoint):
+            raise ValueError("it lacks the fields of a checkpoint")
+    except (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
+        first_line = str(error).strip().split("\n")[0].rstrip(".")
+        raise UserError(f"{path} is truncated or no checkpoint of svmax_ops ({first_line}).") from error
+    return checkpoint
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run folder's metrics.jsonl; a last line cut off in mid-write is left out."""
+    lines = []
+    for text in (path / METRICS).read_text("utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the run in ``path`` has done all it was asked to; False where there is none."""
+    return (path / CHECKPOINT).exists() and bool(read_checkpoint(path / CHECKPOINT).get("finished"))
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write under a temporary name, then rename: a reader or a crash sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An OSError inside (disk full, no permission, not a folder) becomes a sentence that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+class Signals:
+    """Inside, SIGINT and SIGTERM are noted in ``received``; a second one acts as if this were not here."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._before[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._restore()
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+
+class Progress:
+    """A bar with the rate on a terminal, a plain line every ten seconds elsewhere."""
+
+    def __init__(self, total: int, done: int, plain_seconds: float = PLAIN_LINE_SECONDS) -> None:
+        self.total, self.first = total, done
+        self.started = self.last_line = time.monotonic()
+        self.plain_seconds = plain_seconds
+        terminal = sys.stdout.isatty()
+        self.bar = tqdm(total=total, initial=done, unit="it", file=sys.stdout, dynamic_ncols=True) if terminal else None
+
+    def update(self, done: int, values: Mapping[str, float]) -> None:
+        """``done`` steps are finished; ``values`` are the latest numbers to show."""
+        shown = {name: f"{value:.4g}" for name, value in values.items()}
+        if self.bar is not None:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(done - self.bar.n)
+            return
+        now = time.monotonic()
+        if now - self.last_line >= self.plain_seconds or done == self.total:
+            self.last_line = now
+            rate = (done - self.first) / max(now - self.started, 1e-9)
+            text = "  ".join(f"{name} {value}" for name, value in shown.items())
+            print(f"step {done}/{self.total}  {text}  {rate:.1f} it/s", flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line without tearing the bar."""
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,55 @@
+"""How every figure looks: colours that the colour-blind tell apart, sizes that fit a page, PNG written whole."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from svmax_ops.runs.harness import write_atomically
+
+# Okabe and Ito's palette; each with a line style of its own, for print without colour.
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#7A7A7A"
+REGULARIZERS = {"none": (VERMILLION, "--", "s"), "svmax": (BLUE, "-", "o"), "spread-out": (GREEN, "-.", "^")}
+FURTHER = (ORANGE, PURPLE, GREY)  # for a second and third variant of one regularizer
+NAMES = {
+    "none": "without SVMax",
+    "svmax": "with SVMax",
+    "spread-out": "with spread-out",
+    "contrastive": "contrastive",
+    "triplet": "hard triplet",
+    "npair": "N-pair",
+    "angular": "angular",
+}
+DPI = 200
+
+_STYLE = {
+    "font.size": 8,
+    "axes.titlepad": 5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+}
+styled = matplotlib.rc_context(_STYLE)
+"""Decorates every function that draws: matplotlib looks its sizes up while drawing."""
+
+
+def figure(width: float, height: float) -> Figure:
+    """A figure of so many inches that needs no display; its axes are laid out by constraints."""
+    return Figure((width, height), layout="constrained")
+
+
+def save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    write_atomically(path, buffer.getbuffer())

@@ -1,0 +1,89 @@
+"""The report's picture: R@1, spread and singular values, without and with SVMax side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from svmax_ops.runs import plots
+from svmax_ops.runs.groups import Group
+from svmax_ops.runs.retrieval.figures import finish_singular_values, reference_lines, singular_value_curve
+
+_VARIANT_FIELDS = ("regularizer", "svmax_weight", "spread_out_weight", "center", "bounded")
+
+
+@plots.styled
+def draw(groups: Sequence[Group], path: Path) -> None:
+    """A column for each loss (and whatever else differs but the regularizer), a line for each regularizer."""
+    columns: dict[str, list[Group]] = {}
+    for group in groups:
+        columns.setdefault(_column_title(group), []).append(group)
+    variants = list(dict.fromkeys(_variant(group) for group in groups))
+    styles = {variant: _style(variant, variants) for variant in variants}
+    figure = plots.figure(1.1 + 2.1 * len(columns), 6.2)
+    grid = figure.subplots(3, len(columns), squeeze=False, sharey="row")
+    for column, (title, members) in enumerate(columns.items()):
+        recall, spread, spectrum = grid[:, column]
+        for group in members:
+            style = styles[_variant(group)]
+            _curve(recall, group, "recall_at_1", 100, style)
+            _curve(spread, group, "spread", 1, style)
+            values = np.mean([run.network[-1]["singular_values"] for run in group.runs], axis=0)
+            singular_value_curve(spectrum, values.tolist(), **{**style, "marker": ""})
+        reference_lines(recall, members[0].runs[0].lines, named=column == len(columns) - 1)
+        recall.set(title=title, ylim=(0, 100), xlabel="iteration")
+        spread.set(ylim=(0, 1), xlabel="iteration")
+        finish_singular_values(spectrum)
+        last = max(run.network[-1]["step"] for group in members for run in group.runs)
+        for axes in (recall, spread):
+            axes.set_xlim(0, 1.02 * last)
+    grid[0, 0].set_ylabel("R@1 on unseen classes, %")
+    grid[1, 0].set_ylabel("spread of test batches\n(0 collapsed, 1 even)")
+    grid[2, 0].set_ylabel("singular values of test batches\n(share of the largest possible)")
+    handles, labels = _legend(grid)
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    plots.save(figure, path)
+
+
+def _curve(axes: Axes, group: Group, measure: str, scale: float, style: dict[str, Any]) -> None:
+    """The mean over the seeds, and a band from the lowest to the highest."""
+    length = min(len(run.network) for run in group.runs)
+    steps = [line["step"] for line in group.runs[0].network[:length]]
+    values = scale * np.array([[line[measure] for line in run.network[:length]] for run in group.runs])
+    axes.plot(steps, values.mean(0), ms=3, clip_on=False, zorder=3, **style)
+    if len(values) > 1:
+        axes.fill_between(steps, values.min(0), values.max(0), color=style["color"], alpha=0.2, lw=0)
+
+
+def _column_title(group: Group) -> str:
+    rest = [f"{k} {v}" for k, v in group.label.items() if k not in ("loss", *_VARIANT_FIELDS)]
+    return ", ".join([plots.NAMES[group.label["loss"]], *rest])
+
+
+def _variant(group: Group) -> tuple[tuple[str, Any], ...]:
+    return tuple((field, group.label[field]) for field in _VARIANT_FIELDS if group.label.get(field) is not None)
+
+
+def _style(variant: tuple[tuple[str, Any], ...], variants: list[tuple[tuple[str, Any], ...]]) -> dict[str, Any]:
+    """The regularizer's own style; a further variant of the same regularizer gets the next colour."""
+    regularizer = dict(variant)["regularizer"]
+    same = [other for other in variants if dict(other)["regularizer"] == regularizer]
+    colour, line, marker = plots.REGULARIZERS[regularizer]
+    position = same.index(variant)
+    if position:
+        colour = plots.FURTHER[(position - 1) % len(plots.FURTHER)]
+    extra = ", ".join(f"{name} {value}" for name, value in variant if name != "regularizer") if len(same) > 1 else ""
+    label = plots.NAMES[regularizer] + (f" ({extra})" if extra else "")
+    return {"color": colour, "ls": line, "marker": marker, "label": label}
+
+
+def _legend(grid: np.ndarray) -> tuple[list[Any], list[str]]:
+    found: dict[str, Any] = {}
+    for axes in grid[0]:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)

@@ -1,0 +1,1 @@
+"""The paper's retrieval experiment (section 4.1)."""

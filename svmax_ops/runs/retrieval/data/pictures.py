@@ -1,0 +1,57 @@
+"""What a data set is made of: pictures with labels, of classes to train on and of other classes to test on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DATA_SEED = 0  # of the pictures and of the split into classes: --seed varies the training alone
+
+
+class Pictures(Protocol):
+    """The pictures of some classes."""
+
+    labels: Tensor
+    """int64 ``[n]``."""
+    shape: tuple[int, int, int]
+    """(channels, height, width) of a picture."""
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """float32 ``[len(indices), *shape]``, as the network takes them."""
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    train: Pictures
+    test: Pictures
+    """Of other classes than ``train``."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, for example which files were left out."""
+
+
+@dataclass(frozen=True)
+class GreyPictures:
+    """Pictures held in memory: uint8 ``[n, height, width]``."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 1, self.pixels.shape[1], self.pixels.shape[2]
+
+    def batch(self, indices: Tensor) -> Tensor:
+        return self.pixels[indices, None].float() / 255
+
+
+def split_classes(pixels: np.ndarray, labels: np.ndarray) -> tuple[GreyPictures, GreyPictures]:
+    """Half of the classes, chosen at random, and the other half; never pictures of one class in both."""
+    classes = np.random.default_rng(DATA_SEED).permutation(labels.max() + 1)
+    halves = classes[: len(classes) // 2], classes[len(classes) // 2 :]
+    rows = [np.flatnonzero(np.isin(labels, half)) for half in halves]
+    train, test = (GreyPictures(torch.from_numpy(pixels[r]), torch.from_numpy(labels[r])) for r in rows)
+    return train, test

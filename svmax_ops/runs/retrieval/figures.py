@@ -1,0 +1,136 @@
+"""The pictures of one run: how it went, what it finds, and the singular values it ends with."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from svmax_ops.runs import plots
+from svmax_ops.runs.harness import read_metrics
+from svmax_ops.runs.retrieval.data.pictures import Pictures
+from svmax_ops.runs.retrieval.evaluation import nearest_neighbours
+
+RUN_FIGURES = ("curves.png", "neighbours.png", "singular_values.png")
+_QUERIES = 8
+_NEIGHBOURS = 8
+
+
+@plots.styled
+def draw_run(folder: Path, embeddings: Tensor, test: Pictures) -> None:
+    """Write the figures of the run in ``folder`` from its metrics and its final test embeddings."""
+    lines = read_metrics(folder)
+    draw_curves(lines, folder / RUN_FIGURES[0])
+    draw_neighbours(embeddings, test, folder / RUN_FIGURES[1])
+    draw_singular_values(lines, folder / RUN_FIGURES[2])
+
+
+def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
+    """Loss, spread and R@1 over the iterations."""
+    train = [line for line in lines if line["split"] == "train"]
+    tests = evaluations(lines)
+    steps = [line["step"] for line in train]
+    figure = plots.figure(7.2, 2.4)
+    loss, spread, recall = (figure.add_subplot(1, 3, i + 1) for i in range(3))
+    loss.plot(steps, [line["ranking_loss"] for line in train], color=plots.BLUE)
+    loss.set(title="ranking loss, training batches")
+    loss.set_ylim(0, 1.1 * loss.get_ylim()[1])
+    spread.plot(steps, [line["spread"] for line in train], color=plots.GREY, lw=1, label="training batches")
+    test_steps = [line["step"] for line in tests]
+    spread.plot(test_steps, [line["spread"] for line in tests], "o-", color=plots.BLUE, ms=3, label="test batches")
+    spread.set(title="spread (0 collapsed, 1 even)", ylim=(0, 1))
+    spread.legend(loc="best")
+    recall.plot(test_steps, [100 * line["recall_at_1"] for line in tests], "o-", color=plots.BLUE, ms=3)
+    reference_lines(recall, lines)
+    recall.set(title="R@1 on unseen classes, %", ylim=(0, 100))
+    for axes in (loss, spread, recall):
+        axes.set_xlabel("iteration")
+        axes.set_xlim(0, lines[-1]["step"])
+    plots.save(figure, path)
+
+
+def reference_lines(axes: Axes, lines: list[dict[str, Any]], named: bool = True) -> None:
+    """What R@1 has to be compared with: raw pixels, the untrained network, chance; named beside the axes."""
+    levels = baselines(lines)
+    for name, style in (("pixels", "--"), ("untrained", "-."), ("chance", ":")):
+        level = 100 * levels[name]["recall_at_1"]
+        axes.axhline(level, color=plots.GREY, ls=style, lw=0.9, zorder=1)
+        if named:
+            axes.annotate(
+                name, (1, level), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+                ha="left", va="center", fontsize=7, color="#555555",
+            )  # fmt: skip
+
+
+def draw_neighbours(embeddings: Tensor, test: Pictures, path: Path) -> None:
+    """Queries of evenly spaced classes, each with its nearest others, right and wrong marked."""
+    n = len(test.labels)
+    queries = torch.linspace(0, n - 1, 2 * _QUERIES + 1)[1::2].long()
+    found = nearest_neighbours(embeddings, _NEIGHBOURS)[queries]
+    figure = plots.figure(0.62 * (found.shape[1] + 1) + 0.3, 0.68 * _QUERIES + 0.3)
+    grid = figure.add_gridspec(_QUERIES, found.shape[1] + 1)
+    for row, query in enumerate(queries):
+        right = test.labels[found[row]] == test.labels[query]
+        _show(figure.add_subplot(grid[row, 0]), test, query, "black", "query" if row == 0 else "")
+        for column, (neighbour, is_right) in enumerate(zip(found[row], right.tolist(), strict=True)):
+            colour, mark = (plots.BLUE, "✓") if is_right else (plots.VERMILLION, "✗")
+            axes = figure.add_subplot(grid[row, column + 1])
+            _show(axes, test, neighbour, colour, str(column + 1) if row == 0 else "")
+            axes.text(0.97, 0.97, mark, transform=axes.transAxes, color=colour, ha="right", va="top", fontsize=8)
+    plots.save(figure, path)
+
+
+def _show(axes: Axes, test: Pictures, index: Tensor, colour: str, title: str) -> None:
+    picture = test.batch(index[None])[0]
+    axes.imshow(1 - picture[0] if len(picture) == 1 else picture.permute(1, 2, 0), cmap="grey", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.set_title(title, fontsize=7, pad=2)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=colour, linewidth=1.4)
+
+
+def draw_singular_values(lines: list[dict[str, Any]], path: Path) -> None:
+    """Of test batches, before and after training, beside those of evenly spread embeddings."""
+    tests = evaluations(lines)
+    figure = plots.figure(3.4, 2.5)
+    axes = figure.add_subplot()
+    singular_value_curve(axes, tests[0]["singular_values"], color=plots.GREY, ls="--", label="untrained")
+    singular_value_curve(axes, tests[-1]["singular_values"], color=plots.BLUE, label=f"after {tests[-1]['step']} steps")
+    finish_singular_values(axes)
+    axes.set(title="singular values of test batches", ylabel="share of the largest possible")
+    axes.legend(loc="best")
+    plots.save(figure, path)
+
+
+def singular_value_curve(axes: Axes, values: list[float], **style: Any) -> None:
+    """Singular values as shares of sqrt(b), the one of collapsed embeddings: their squares add up to b."""
+    root_of_b = math.sqrt(sum(value**2 for value in values))
+    axes.plot(range(1, len(values) + 1), [value / root_of_b for value in values], **style)
+
+
+def finish_singular_values(axes: Axes) -> None:
+    """Logarithmic axes, and the level at which all would be equal."""
+    d = max(len(line.get_xdata()) for line in axes.get_lines())
+    level = 1 / math.sqrt(d)
+    axes.axhline(level, color=plots.GREY, ls=":", lw=0.9, zorder=1)
+    axes.annotate(
+        "all equal", (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
+        ha="right", va="bottom", fontsize=6.5, color="#555555",
+    )  # fmt: skip
+    axes.set(yscale="log", xlabel="index", xlim=(1, d), ylim=(1e-4, 1.3))
+
+
+def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the network, in the order of training."""
+    return [line for line in lines if line.get("of") == "network"]
+
+
+def baselines(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The evaluations of "pixels", "untrained" and "chance"."""
+    found = {line["of"]: line for line in lines if line.get("of") in ("pixels", "chance")}
+    return {**found, "untrained": evaluations(lines)[0]}
