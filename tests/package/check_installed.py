@@ -1,0 +1,47 @@
+"""Run by an installed svmax_ops, in a torch it was not compiled against: the native library loads and computes."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+import svmax_ops
+
+
+def main(version: str) -> None:
+    assert torch.__version__.split("+")[0] == version, torch.__version__
+    assert Path(svmax_ops.__file__).is_relative_to(sys.prefix), svmax_ops.__file__
+    assert svmax_ops.available_backends()["cpu"] == "ok", svmax_ops.available_backends()
+
+    torch.manual_seed(0)
+    for shape in [(144, 128), (64, 128), (300, 256), (5, 40, 24), (32, 16)]:
+        for dtype, tolerance in {torch.float32: 2e-7, torch.bfloat16: 2e-7, torch.float64: 1e-12}.items():
+            x = torch.randn(shape).to(dtype).requires_grad_()
+            e = torch.nn.functional.normalize(x.detach().double(), dim=-1).requires_grad_()
+            truth = torch.linalg.svdvals(e)
+            polar = torch.autograd.grad(truth.sum(), e)[0]
+            with svmax_ops.use_backend("cpu"):
+                mean = svmax_ops.mean_singular_value(x)
+                values = svmax_ops.svdvals(x, normalize=True)
+                gradient = torch.autograd.grad(svmax_ops.nuclear_norm(x, normalize=True).sum(), x)[0].double()
+                loss = svmax_ops.svmax_loss(x)
+            torch.testing.assert_close(
+                mean.double(), truth.mean(-1) * truth.shape[-1] / shape[-1], rtol=tolerance, atol=0
+            )
+            torch.testing.assert_close(values.double(), truth, rtol=2e-7, atol=2e-7)
+            # Through the normalisation: what is along e is projected out, the rest divided by the row's norm.
+            along = (polar * e).sum(-1, keepdim=True)
+            expected = ((polar - along * e) / x.detach().double().norm(dim=-1, keepdim=True)).detach()
+            error = (gradient - expected).norm() / expected.norm()
+            assert error < (4e-3 if dtype == torch.bfloat16 else 1e-5), (shape, dtype, error)
+            assert loss.isfinite().all()
+            assert (loss >= 1).all()
+
+    compiled = torch.compile(svmax_ops.svmax_loss, fullgraph=True, backend="aot_eager")
+    x = torch.randn(48, 16)
+    torch.testing.assert_close(compiled(x), svmax_ops.svmax_loss(x))
+    print(f"torch {torch.__version__}, Python {sys.version.split()[0]}: ok")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
