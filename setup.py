@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -45,7 +46,8 @@ def forget(build: Path) -> None:
 
 
 def tool(name: str) -> str:
-    path = shutil.which(name)
+    """A program of PATH, or one that pip has put beside this Python, whose environment need not be activated."""
+    path = shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent)
     if path is None:
         raise CompileError(f"svmax_ops: {name} was not found; install it, for example with: pip install {name}")
     return path

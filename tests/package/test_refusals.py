@@ -14,12 +14,12 @@ from package.building import BUILD, CLEAN
 NEEDED = r"a C\+\+20 compiler: g\+\+ 11 or clang\+\+ 14, or newer"
 
 
-def refusal(copy: Path, tmp_path: Path, **environment: str) -> str:
-    """What a build in this environment says: the lines that are ours."""
+def refusal(copy: Path, tmp_path: Path, python: str | Path = sys.executable, **environment: str) -> str:
+    """What a build in this environment says: the line that is ours."""
     source = tmp_path / "source"
     shutil.copytree(copy, source)
     done = subprocess.run(
-        [sys.executable, *BUILD, "--wheel-dir", str(tmp_path), str(source)],
+        [str(python), *BUILD, "--wheel-dir", str(tmp_path), str(source)],
         env=CLEAN | environment,
         cwd=tmp_path,
         capture_output=True,
@@ -40,6 +40,16 @@ def only(tmp_path: Path, *programs: str) -> str:
     for name in programs:
         (folder / name).symlink_to(shutil.which(name))
     return str(folder)
+
+
+def bare_python(tmp_path: Path) -> Path:
+    """This environment's Python with its packages, but without the programs that pip has put beside it."""
+    prefix = tmp_path / "environment"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin/python").symlink_to(sys.executable)
+    (prefix / "pyvenv.cfg").write_text((Path(sys.prefix) / "pyvenv.cfg").read_text())
+    (prefix / "lib").symlink_to(Path(sys.prefix) / "lib")
+    return prefix / "bin/python"
 
 
 def test_without_a_compiler(copy, tmp_path):
@@ -64,7 +74,8 @@ def test_with_an_old_compiler(copy, tmp_path):
 
 @pytest.mark.parametrize("missing", ["cmake", "ninja"])
 def test_without_a_build_tool(copy, tmp_path, missing):
-    said = refusal(copy, tmp_path, PATH=only(tmp_path, *{"cmake", "ninja"} - {missing}))
+    path = only(tmp_path, *{"cmake", "ninja"} - {missing})
+    said = refusal(copy, tmp_path, bare_python(tmp_path), PATH=path)
     assert said == f"svmax_ops: {missing} was not found; install it, for example with: pip install {missing}"
 
 
