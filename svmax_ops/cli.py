@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("svmax_ops"):
             raise
-        return _refuse(f"svmax {command}", f"needs {error.name}, which is not installed: pip install 'svmax-ops[runs]'")
+        package = error.name.partition(".")[0]
+        return _refuse(f"svmax {command}", f"needs {package}, which is not installed: pip install 'svmax-ops[runs]'")
     return 0
 
 

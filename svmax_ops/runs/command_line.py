@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -41,9 +41,13 @@ def parse(config: type[Config], command: str, arguments: Sequence[str]) -> Confi
 def as_arguments(config: Any) -> list[str]:
     """The arguments that :func:`parse` turns into ``config``: every field that is not at its default."""
     arguments = []
+    hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if value == field.default:
+            continue
+        if tyro.conf.Positional in get_args(hints[field.name]):
+            arguments.append(str(value))
             continue
         flag = "--" + field.name.replace("_", "-")
         if isinstance(value, bool):

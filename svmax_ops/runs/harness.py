@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -13,16 +14,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from svmax_ops.runs.environment import environment
 from svmax_ops.runs.errors import UserError
 
-CONFIG, METRICS, CHECKPOINT, EVENTS = "config.json", "metrics.jsonl", "checkpoint.pt", "tensorboard"
+CONFIG, METRICS, CHECKPOINT, EVENTS = "config.json", "metrics.jsonl", "checkpoint.pt", "events.out.tfevents.run"
 PLAIN_LINE_SECONDS = 10.0
 
 
@@ -47,12 +50,19 @@ class RunFolder:
             self._reopen()
         else:
             self._create(command)
-        offset = self.checkpoint["metrics_bytes"] if self.checkpoint else 0
-        with writing(path / METRICS):
-            self._metrics = open(path / METRICS, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-            self._metrics.truncate(offset)  # what came after the checkpoint is computed again
-            step = self.checkpoint["step"] if self.checkpoint else 0
-            self._events = SummaryWriter(str(path / EVENTS), purge_step=step + 1 if resume else None)
+        with writing(path):
+            self._metrics = _grow(path / METRICS, self._kept(METRICS))
+            self._events = _grow(path / EVENTS, self._kept(EVENTS))
+            # tensorboard's own writer fails in a thread of its own, with a traceback and too late for us to end well.
+            self._event_records = RecordWriter(self._events)
+            if not self._kept(EVENTS):
+                self._event_records.write(
+                    Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()
+                )
+
+    def _kept(self, name: str) -> int:
+        """The bytes that a growing file had at the checkpoint; what came after is computed again."""
+        return self.checkpoint["bytes"][name] if self.checkpoint else 0
 
     def _create(self, command: str) -> None:
         with writing(self.path):
@@ -82,28 +92,30 @@ class RunFolder:
                 f"--resume: the run in {self.path} was started with {name} = {started.get(name)!r},"
                 f" now it is {self.config.get(name)!r}; give the same command line, or another --out."
             )
-        try:
-            size = (self.path / METRICS).stat().st_size
-        except FileNotFoundError:
-            size = 0
-        if self.checkpoint and size < self.checkpoint["metrics_bytes"]:
-            raise UserError(f"--resume: {self.path / METRICS} is shorter than it was at the checkpoint.")
+        for name in (METRICS, EVENTS):
+            size = (self.path / name).stat().st_size if (self.path / name).exists() else 0
+            if size < self._kept(name):
+                raise UserError(f"--resume: {self.path / name} is shorter than it was at the checkpoint.")
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line (with ``step``) to metrics.jsonl, and its plain numbers to the TensorBoard events."""
+        prefix = "/".join(str(line[key]) for key in ("split", "of") if key in line)
+        numbers = [Summary.Value(tag=f"{prefix}/{k}", simple_value=v) for k, v in line.items() if _is_plotted(k, v)]
+        event = Event(wall_time=time.time(), step=line["step"], summary=Summary(value=numbers))
         with writing(self.path / METRICS):
-            self._metrics.write(json.dumps(line) + "\n")
+            self._metrics.write((json.dumps(line) + "\n").encode())
             self._metrics.flush()
-            prefix = "/".join(str(line[key]) for key in ("split", "of") if key in line)
-            for name, value in line.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self._events.add_scalar(f"{prefix}/{name}", value, line["step"])
+        with writing(self.path / EVENTS):
+            self._event_records.write(event.SerializeToString())
+            self._event_records.flush()
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Replace checkpoint.pt by one of ``state`` after ``step`` steps, whole or not at all."""
-        with writing(self.path / METRICS):
+        with writing(self.path):
             os.fsync(self._metrics.fileno())
-        whole = {"step": step, "config": self.config, "metrics_bytes": (self.path / METRICS).stat().st_size, **state}
+            os.fsync(self._events.fileno())
+        sizes = {METRICS: self._metrics.tell(), EVENTS: self._events.tell()}
+        whole = {"step": step, "config": self.config, "bytes": sizes, **state}
         buffer = io.BytesIO()  # torch.save to a full disk raises RuntimeError with a text about zip archives
         torch.save(whole, buffer)
         write_atomically(self.path / CHECKPOINT, buffer.getbuffer())
@@ -121,11 +133,27 @@ class RunFolder:
         self.close()
 
 
+def _grow(path: Path, kept: int) -> BinaryIO:
+    file = open(path, "ab")  # noqa: SIM115 - closed by RunFolder.close
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or the process is gone
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"another process is running in {path.parent}.") from None
+    file.truncate(kept)
+    file.seek(kept)
+    return file
+
+
+def _is_plotted(name: str, value: object) -> bool:
+    return name != "step" and isinstance(value, (int, float))
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint at ``path``; only tensors and plain containers are read, so a foreign file executes nothing."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"step", "config", "metrics_bytes"} <= set(checkpoint):
+        if not {"step", "config", "bytes"} <= set(checkpoint):
             raise ValueError("it lacks the fields of a checkpoint")
     except (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
         first_line = str(error).strip().split("\n")[0].rstrip(".")
@@ -151,7 +179,7 @@ def is_finished(path: Path) -> bool:
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write under a temporary name, then rename: a reader or a crash sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         try:
             with open(temporary, "wb") as file:

@@ -128,7 +128,6 @@ class _Process:
         self.reader.start()
 
     def _print_lines(self) -> None:
-        assert self.process.stdout is not None
         for line in self.process.stdout:
             print(f"[{self.name}] {line}", end="", flush=True)
 
@@ -137,10 +136,11 @@ class _Process:
         code = self.process.poll()
         if code is not None:
             self.reader.join()
+            self.process.stdout.close()
         return code
 
     def stop(self, signum: int) -> None:
         """Pass the signal on and wait for the checkpoint."""
         self.process.send_signal(signum)
         self.process.wait()
-        self.reader.join()
+        self.poll()

@@ -41,7 +41,7 @@ def evaluate(embeddings: Tensor, labels: Tensor, batch_size: int) -> dict[str, A
     return {
         **recalls(embeddings, labels),
         "nmi": nmi(embeddings, labels),
-        **test_batch_spectrum(embeddings, batch_size),
+        **batch_spectrum(embeddings, batch_size),
     }
 
 
@@ -89,7 +89,7 @@ def nmi(embeddings: Tensor, labels: Tensor) -> float:
     return float(normalized_mutual_info_score(labels.cpu().numpy(), clusters))
 
 
-def test_batch_spectrum(embeddings: Tensor, batch_size: int) -> dict[str, Any]:
+def batch_spectrum(embeddings: Tensor, batch_size: int) -> dict[str, Any]:
     """``spread``, ``effective_rank`` and ``singular_values`` (descending), each the mean over random test batches."""
     n = len(embeddings)
     size = min(batch_size, n)
