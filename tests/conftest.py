@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     strict = pytest.mark.filterwarnings("error", "ignore:.torch.jit.script:FutureWarning")
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(strict)
+            item.add_marker(strict, append=False)  # so that a mark at the test itself has the last word
 
 
 @pytest.fixture(params=BACKENDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,15 @@ def test_polar_factor_of_every_shape(backend, shape, dtype):
 def test_polar_factor_of_large_collapsed_matrices(backend, shape, noise, dtype):
     x = (truth.random(1, shape[1]) + noise * truth.random(*shape, seed=1)).to(dtype)
     assert_polar(gradient(nuclear_norm, x), truth.to_numpy(x), dtype)
+
+
+def test_float64_stays_float64_where_the_inverse_root_is_float32_numbers(backend):
+    """Rows of norm one at right angles: W is the identity, which says nothing about E."""
+    angle = 1 / 3
+    rotation = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    for rows in (rotation, rotation[:1], [[0.6, 0.8]], [[2 / 3, 2 / 3, 1 / 3], [1 / 3, -2 / 3, 2 / 3]]):
+        x = torch.tensor(rows, dtype=torch.float64)
+        np.testing.assert_allclose(gradient(nuclear_norm, x).numpy(), x.numpy(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
+
+# The same matrices and the same measure as in the published accuracy table.
+from benchmarks.matrices import polar_error as polar_error
+from benchmarks.matrices import spectra as spectra
 
 HALF = (torch.float16, torch.bfloat16)
 DTYPES = (*HALF, torch.float32, torch.float64)
@@ -116,39 +118,6 @@ def gradient(x: np.ndarray, objective: str, normalize: bool = False, center: boo
     """Gradient of the objective of each matrix."""
     p = polar_factor(embedding(x, normalize, center))
     return through_rows(x, slope(x, objective, normalize, center)[..., None, None] * p, normalize, center)
-
-
-class PolarError(NamedTuple):
-    """How far a computed polar factor is from the true one."""
-
-    in_directions: float  # root mean square over the directions with s > 1e-4 s_1
-    excess: float  # ||P||_2 - 1
-
-
-def polar_error(p: np.ndarray, e: np.ndarray) -> PolarError:
-    """The two error columns of the verified model's table, for one matrix."""
-    left, s, right = np.linalg.svd(e, full_matrices=False)
-    k = s > 1e-4 * s[0]
-    core = left[:, k].T @ p @ right[k].T
-    return PolarError(np.linalg.norm(core - np.eye(k.sum())) / math.sqrt(k.sum()), np.linalg.norm(p, 2) - 1)
-
-
-@cache
-def spectra() -> dict[str, np.ndarray]:
-    """The rows of the verified model's table (same numbers), float64, rows not normalised; 144x128 or 64x128."""
-    rng = np.random.default_rng(0)
-    x, u = rng.standard_normal((144, 128)), rng.standard_normal((1, 128))
-    return {
-        "random": x,
-        "decay to 1e-6": x * np.logspace(0, -6, 128),
-        "orthonormal": np.linalg.qr(x)[0],
-        **{f"collapse, noise 1e-{k}": u + 10.0**-k * x for k in range(1, 8)},
-        "rank 8": rng.standard_normal((144, 8)) @ rng.standard_normal((8, 128)),
-        "rank 1": np.ones((144, 1)) @ u,
-        "72 rows twice": np.repeat(x[:72], 2, 0),
-        "64 x 128": x[:64],
-        "64 x 128 collapse 1e-4": u + 1e-4 * x[:64],
-    }
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:

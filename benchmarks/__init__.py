@@ -1,0 +1,1 @@
+"""What an SVD costs and what this package costs, measured: see `python -m benchmarks.run --help`."""

@@ -1,0 +1,123 @@
+"""The README's tables, written from benchmarks/results/ between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+
+python -m benchmarks.readme            # write them
+python -m benchmarks.readme --check    # exit 1 where the README and the results differ; for CI
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy import TORCH
+from benchmarks.machine import RESULTS, read_rows, text_table
+from benchmarks.registry import MODES, PEER
+
+README = Path(__file__).parent.parent / "README.md"
+NATIVE = "svmax_ops cpu"
+DEMO_COLUMNS = {  # column of the demo's table -> heading, digits, factor
+    "loss": ("loss", None, 1),
+    "regularizer": ("regularizer", None, 1),
+    "recall_at_1": ("R@1 %", 1, 100),
+    "recall_at_8": ("R@8 %", 1, 100),
+    "nmi": ("NMI", 2, 1),
+    "spread": ("spread", 3, 1),
+    "effective_rank": ("effective rank", 1, 1),
+}
+
+
+def speed() -> str:
+    facts, rows = read_rows(RESULTS / "cpu" / "speed")
+    found = {(r["case"], r["threads"], r["mode"], r["provider"]): r for r in rows}
+    table = []
+    for case, threads in dict.fromkeys((r["case"], r["threads"]) for r in rows):
+        cells = [case, str(threads)]
+        for mode in MODES:
+            peer, ours = (found[case, threads, mode, provider] for provider in (PEER, "svmax_loss"))
+            cells += [_milliseconds(peer), _milliseconds(ours), f"**{ours['ratio']:.1f}x**"]
+        table.append(cells)
+    header = ["float32 input", "threads", "`svdvals`", "`svmax_loss`", "ratio"]
+    header += ["`svdvals`, with gradient", "`svmax_loss`, with gradient", "ratio"]
+    note = "Medians in ms; `svdvals` is `torch.linalg.svdvals`, with gradient of `svdvals(F.normalize(x)).sum()`."
+    return f"{text_table(header, table)}\n\n{note}\n{_where(facts)}"
+
+
+def accuracy() -> str:
+    facts, rows = read_rows(RESULTS / "accuracy")
+    found = {(r["case"], r["provider"]): r for r in rows}
+    columns = {"N": "error_of_nuclear_norm", "P": "error_of_gradient", "‖P‖₂ − 1": "excess_of_norm"}
+    header = ["float32 input"]
+    header += [f"{heading}, {who}" for heading in columns for who in ("float32 SVD", "svmax_ops")]
+    table = [
+        [case, *(f"{found[case, who][column]:.0e}" for column in columns.values() for who in (TORCH, NATIVE))]
+        for case in dict.fromkeys(r["case"] for r in rows)
+    ]
+    note = (
+        "Against a float64 SVD of the same numbers, 144x128 where nothing else is said: relative error of the nuclear"
+        " norm N; error of\nits gradient P in the directions with s > 1e-4 s₁; by how much ‖P‖₂ exceeds 1."
+        " float32 SVD is `torch.linalg`'s."
+    )
+    return f"{text_table(header, table)}\n\n{note}\n{_where(facts)}"
+
+
+def demo() -> str:
+    with (RESULTS / "demo" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: spec for name, spec in DEMO_COLUMNS.items() if name in rows[0]}
+    table = [[_demo_cell(row[name], *spec[1:]) for name, spec in columns.items()] for row in rows]
+    return f"{text_table([heading for heading, *_ in columns.values()], table)}\n\n{_where(rows[0])}"
+
+
+def _demo_cell(text: str, digits: int | None, factor: float) -> str:
+    return text if digits is None or not text else f"{float(text) * factor:.{digits}f}"
+
+
+def _milliseconds(row: dict[str, Any]) -> str:
+    return f"{row['median_ms']:.3g}"
+
+
+def _where(facts: dict[str, Any]) -> str:
+    """One line: the machine and the commit."""
+    names = {"cpu": "", "cores": "{} cores", "instruction_set": "", "torch": "torch {}", "commit": "commit {}"}
+    known = {name: text for name, text in names.items() if facts.get(name)}
+    return "Measured on " + ", ".join((text or "{}").format(facts[name]) for name, text in known.items()) + "."
+
+
+TABLES: dict[str, Callable[[], str]] = {"speed": speed, "accuracy": accuracy, "demo": demo}
+
+
+def with_tables(text: str) -> str:
+    """``text`` with what lies between the markers of each table replaced by the table."""
+    for name, table in TABLES.items():
+        found = re.search(rf"<!-- begin {name} -->\n.*?<!-- end {name} -->", text, re.DOTALL)
+        if found is None:
+            raise ValueError(f"{README.name} has no <!-- begin {name} --> ... <!-- end {name} -->.")
+        text = f"{text[: found.start()]}<!-- begin {name} -->\n{table()}\n<!-- end {name} -->{text[found.end() :]}"
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where README and results differ")
+    options = parser.parse_args()
+    try:
+        before = README.read_text("utf-8")
+        after = with_tables(before)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"benchmarks.readme: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        if before != after:
+            print("README.md differs from benchmarks/results/: run python -m benchmarks.readme", file=sys.stderr)
+        return int(before != after)
+    README.write_text(after, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

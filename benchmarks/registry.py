@@ -1,0 +1,88 @@
+"""What is measured: the cases, and the providers that take turns on each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import svmax_ops
+from benchmarks.matrices import matrices
+
+PEER = "torch.linalg.svdvals"
+MODES = ("forward", "forward+backward")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of input. ``why`` says who meets it."""
+
+    name: str
+    shape: tuple[int, ...]
+    why: str
+    dtype: str = "float32"
+    spectrum: str = "random"
+
+    def input(self) -> Tensor:
+        return torch.from_numpy(matrices(self.spectrum, *self.shape)).to(getattr(torch, self.dtype))
+
+
+CASES = (
+    Case("144x128", (144, 128), "the paper's retrieval batch with an embedding of 128"),
+    Case("288x256", (288, 256), "the paper's large batch"),
+    Case("1024x128", (1024, 128), "a large batch of small embeddings: the Gram matrix is the work"),
+    Case("512x512", (512, 512), "square: the decomposition is the work"),
+    Case("32x16", (32, 16), "so small that the calls themselves are the cost"),
+    Case("64 of 64x32", (64, 64, 32), "many matrices at once"),
+    Case("144x128 collapse 1e-4", (144, 128), "where the regularizer matters", spectrum="collapse 1e-4"),
+    Case("144x128 collapse 1e-6", (144, 128), "nearly rank one", spectrum="collapse 1e-6"),
+    Case("1024x128 collapse 1e-4", (1024, 128), "where the regularizer matters", spectrum="collapse 1e-4"),
+    Case("1024x128 collapse 1e-6", (1024, 128), "nearly rank one", spectrum="collapse 1e-6"),
+)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to a number; ``normalized`` says of what rows, so that its error is measured against the right truth."""
+
+    name: str
+    forward: Callable[[Tensor], Tensor]
+    objective: Callable[[Tensor], Tensor]
+    """What is differentiated, with the row normalisation where the loss has one; a scalar."""
+    value: Callable[[Tensor], Tensor]
+    """``objective`` of float64 input, by torch.linalg alone: the truth."""
+
+
+def normalized_svdvals(x: Tensor) -> Tensor:
+    return torch.linalg.svdvals(F.normalize(x, dim=-1)).sum()
+
+
+def bounded_loss(x: Tensor) -> Tensor:
+    """Eq. 4 on torch.linalg: only to have a truth for the error."""
+    b, d = x.shape[-2:]
+    lower, upper = math.sqrt(b) / d, math.sqrt(min(b, d) * b) / d
+    mean = torch.linalg.svdvals(F.normalize(x, dim=-1)).sum(-1) / d
+    return torch.exp((upper - mean) / (upper - lower)).sum()
+
+
+PROVIDERS = (
+    # The peer comes first: ratio = peer / provider.
+    Provider(PEER, torch.linalg.svdvals, normalized_svdvals, normalized_svdvals),
+    Provider("svmax_loss", svmax_ops.svmax_loss, lambda x: _scalar(svmax_ops.svmax_loss(x)), bounded_loss),
+    Provider(
+        "nuclear_norm",
+        svmax_ops.nuclear_norm,
+        lambda x: _scalar(svmax_ops.nuclear_norm(x, normalize=True)),
+        normalized_svdvals,
+    ),
+    Provider("svdvals", svmax_ops.svdvals, lambda x: svmax_ops.svdvals(x, normalize=True).sum(), normalized_svdvals),
+)
+
+
+def _scalar(value: Tensor) -> Tensor:
+    """A single matrix gives a scalar as it is: no call that a user would not make."""
+    return value.sum() if value.dim() else value

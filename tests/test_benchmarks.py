@@ -1,0 +1,115 @@
+"""The benchmark commands write the rows they promise, and the README's tables come from them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import pytest
+import torch
+
+import svmax_ops
+from benchmarks import accuracy, overhead, readme, run
+from benchmarks.timing import take_turns
+
+
+def command(monkeypatch, module, *arguments) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, arguments)])
+    try:
+        module.main()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_speed_rows_and_picture(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "cpu" / "speed"
+    command(monkeypatch, run, "--cases", "32x16,64 of 64x32", "--threads", "1", "--rounds", "1", "--out", out)
+    result = json.loads(out.with_suffix(".json").read_text())
+    assert {"device", "cpu", "cores", "instruction_set", "torch", "commit", "load"} <= set(result["machine"])
+    assert len(result["rows"]) == 2 * 2 * 4
+    for row in result["rows"]:
+        assert 0 < row["p20_ms"] <= row["median_ms"] <= row["p80_ms"]
+        assert row["ratio"] > 0
+        assert row["error"] < 1e-5  # float32 against float64
+    assert all(row["ratio"] == 1 for row in result["rows"] if row["provider"] == "torch.linalg.svdvals")
+    with out.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(result["rows"])
+    assert rows[0]["commit"] == result["machine"]["commit"]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "svmax_loss" in capsys.readouterr().out
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    assert "| 32x16 " in readme.speed()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cases", "7x7"], "no case named 7x7; there are 144x128"),
+        (["--threads", "many"], "must be numbers or 'default', got 'many'"),
+        (["--rounds", "0"], "must be at least 1"),
+    ],
+)
+def test_wrong_arguments(monkeypatch, capsys, arguments, said):
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, run, *arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_accuracy_rows(monkeypatch, tmp_path):
+    command(monkeypatch, accuracy, "--out", tmp_path / "accuracy")
+    rows = json.loads((tmp_path / "accuracy.json").read_text())["rows"]
+    available = sum(reason == "ok" for reason in svmax_ops.available_backends().values())
+    assert len(rows) == 15 * (1 + available)
+    for row in rows:
+        if row["provider"] != accuracy.TORCH:
+            assert row["error_of_nuclear_norm"] <= 2e-7
+            assert row["excess_of_norm"] <= 1e-5
+
+
+def test_overhead_rows(native, monkeypatch, tmp_path):
+    command(monkeypatch, overhead, "--rounds", 1, "--out", tmp_path / "overhead")
+    rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
+    assert all(row["median_us"] > 0 for row in rows)
+
+
+def test_turns_are_interleaved():
+    order = []
+    calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    timings = take_turns(calls, rounds=4, round_seconds=1e-9)
+    assert set(timings) == {"a", "b"}
+    rounds = "".join(order[6:])  # after three calls of each to choose how often a round repeats
+    assert rounds == "aabbbbaaaabbbbaa"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme, "README", tmp_path / "README.md")
+    monkeypatch.setattr(readme, "TABLES", {"speed": lambda: "| new |"})
+    return tmp_path / "README.md"
+
+
+def test_readme_is_written_between_its_markers(project, monkeypatch, capsys):
+    project.write_text("a\n<!-- begin speed -->\n| old |\n<!-- end speed -->\nb\n")
+    monkeypatch.setattr(sys, "argv", ["readme", "--check"])
+    assert readme.main() == 1
+    assert "python -m benchmarks.readme" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["readme"])
+    assert readme.main() == 0
+    assert project.read_text() == "a\n<!-- begin speed -->\n| new |\n<!-- end speed -->\nb\n"
+    monkeypatch.setattr(sys, "argv", ["readme", "--check"])
+    assert readme.main() == 0
+
+
+def test_readme_without_markers_or_results(project, monkeypatch, capsys, tmp_path):
+    project.write_text("nothing\n")
+    monkeypatch.setattr(sys, "argv", ["readme"])
+    assert readme.main() == 2
+    assert "<!-- begin speed -->" in capsys.readouterr().err
+    monkeypatch.setattr(readme, "TABLES", {"speed": readme.speed})
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    project.write_text("<!-- begin speed -->\n<!-- end speed -->\n")
+    assert readme.main() == 2
+    assert "speed.json" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""The ops of torch.ops.svmax, as torch.library.opcheck sees them, and the whole op against its stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import truth
+
+pytestmark = pytest.mark.usefixtures("native")
+OBJECTIVES = ("nuclear_norm", "mean_singular_value", "svmax_loss", "svmax_loss_unbounded")
+SHAPES = [(12, 5), (5, 12), (2, 8, 6), (3, 1, 6, 8)]
+every_option = pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
+
+
+def calls(shape: tuple[int, ...], dtype: torch.dtype, normalize: bool, center: bool) -> dict[str, list]:
+    """For each op the arguments it is called with: [(positional, keyword), ...]."""
+    svmax = torch.ops.svmax
+    options = {"normalize": normalize, "center": center}
+    x = truth.random(*shape, dtype=dtype)
+    wanted = x.clone().requires_grad_()
+    gram, _ = svmax.gram(x, **options)
+    result: dict[str, list] = {
+        "gram": [((x,), options)],
+        "spectral": [((gram,), {"need_inverse_sqrt": need}) for need in (False, True)],
+        "objective": [],
+        "backward": [],
+        "singular_values": [
+            ((x,), {**options, "need_gradient": False}),
+            ((wanted,), {**options, "need_gradient": True}),
+        ],
+    }
+    for objective in OBJECTIVES:
+        named = {**options, "objective": objective}
+        value, weight, row_norms = svmax.objective(x, **named, need_gradient=True)
+        grad = torch.ones_like(value)
+        result["objective"] += [
+            ((x,), {**named, "need_gradient": False}),
+            ((wanted,), {**named, "need_gradient": True}),
+        ]
+        result["backward"] += [((grad, x, weight, row_norms), named)]
+        result["backward"] += [((grad.clone().requires_grad_(), wanted, weight, row_norms), named)]
+    values, kept, row_norms = svmax.singular_values(x, **options, need_gradient=True)
+    grad = torch.ones_like(values)
+    result["singular_values_backward"] = [
+        ((grad, x, kept, row_norms), options),
+        ((grad.clone().requires_grad_(), wanted, kept, row_norms), options),
+    ]
+    return result
+
+
+def registered() -> set[str]:
+    names = (schema.name for schema in torch._C._jit_get_all_schemas())
+    return {name.removeprefix("svmax::") for name in names if name.startswith("svmax::")}
+
+
+def test_every_registered_op_is_checked_here():
+    assert registered() == set(calls((12, 5), torch.float32, True, False))
+
+
+# opcheck itself looks at .grad of what it has made of its arguments.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@every_option
+@every_dtype
+@every_shape
+@pytest.mark.parametrize(
+    "op", ["gram", "spectral", "objective", "backward", "singular_values", "singular_values_backward"]
+)
+def test_opcheck(op, shape, dtype, options):
+    for positional, keyword in calls(shape, dtype, **options)[op]:
+        if op == "singular_values_backward" and options["center"] and shape[-2] <= shape[-1]:
+            positional = (positional[0].detach(), *positional[1:])
+        # test_aot_dispatch_dynamic traces every call, which is most of the time: float32 stands for the kernels,
+        # float64 for torch.linalg.
+        tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+        if dtype in (torch.float32, torch.float64) and shape in SHAPES[:3]:
+            tests.append("test_aot_dispatch_dynamic")
+        torch.library.opcheck(getattr(torch.ops.svmax, op).default, positional, keyword, test_utils=tests)
+
+
+@every_option
+@every_shape
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_objective_is_its_stages(objective, shape, dtype, options):
+    x = truth.random(*shape, dtype=dtype)
+    value, weight, row_norms = torch.ops.svmax.objective(x, objective=objective, **options, need_gradient=True)
+    full = truth.to_numpy(x)
+    np.testing.assert_allclose(truth.to_numpy(value), truth.value(full, objective, **options), rtol=1e-6)
+    assert weight.dtype == row_norms.dtype == torch.float64
+    if options["normalize"]:
+        np.testing.assert_allclose(row_norms.numpy(), truth.row_norms(full)[..., 0], rtol=1e-15)
+    if options["center"] and shape[-2] <= shape[-1]:
+        return  # G is singular: W in the direction of the mean is what it likes to be
+    e = truth.embedding(full, **options)
+    p = e @ weight.numpy() if shape[-2] >= shape[-1] else weight.numpy() @ e
+    expected = truth.slope(full, objective, **options)[..., None, None] * truth.polar_factor(e)
+    np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+@every_dtype
+@every_shape
+def test_without_a_gradient_nothing_is_kept(shape, dtype):
+    x = truth.random(*shape, dtype=dtype)
+    options = {"normalize": False, "center": False, "need_gradient": False}
+    _, weight, row_norms = torch.ops.svmax.objective(x, objective="nuclear_norm", **options)
+    assert weight.numel() == row_norms.numel() == 0
+    _, gram, row_norms = torch.ops.svmax.singular_values(x, **options)
+    assert gram.numel() == row_norms.numel() == 0
+
+
+# --- what memory safety needs, for callers who skip the Python functions ---
+
+OPTIONS = {"normalize": True, "center": False}
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (torch.ones(4, 3, dtype=torch.int64), "float16, bfloat16, float32 or float64"),
+        (torch.ones(4, 3, dtype=torch.complex64), "float16, bfloat16, float32 or float64"),
+        (torch.ones(4), r"\[\.\.\., b, d\].*got 1"),
+        (torch.ones(()), r"\[\.\.\., b, d\].*got 0"),
+        (torch.ones(0, 3), r"b >= 1 and d >= 1.*\[0, 3\]"),
+        (torch.ones(2, 3, 0), r"b >= 1 and d >= 1.*\[3, 0\]"),
+    ],
+    ids=["int64", "complex64", "1 dimension", "0 dimensions", "b = 0", "d = 0"],
+)
+def test_ops_refuse_what_they_cannot_read(x, said):
+    with pytest.raises(RuntimeError, match=f"svmax::gram.*{said}"):
+        torch.ops.svmax.gram(x, **OPTIONS)
+    with pytest.raises(RuntimeError, match=f"svmax::objective.*{said}"):
+        torch.ops.svmax.objective(x, objective="nuclear_norm", **OPTIONS)
+    with pytest.raises(RuntimeError, match=f"svmax::singular_values.*{said}"):
+        torch.ops.svmax.singular_values(x, **OPTIONS)
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(RuntimeError, match=r"svmax::objective.*objective.*median"):
+        torch.ops.svmax.objective(torch.eye(4), objective="median", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "gram", [torch.eye(4), torch.ones(4, 3, dtype=torch.float64), torch.ones(4, dtype=torch.float64)], ids=str
+)
+def test_spectral_takes_square_float64_matrices(gram):
+    with pytest.raises(RuntimeError, match=r"svmax::spectral.*gram"):
+        torch.ops.svmax.spectral(gram, need_inverse_sqrt=True)
+
+
+def test_backward_takes_what_the_forward_kept():
+    x = truth.random(2, 8, 6)
+    value, weight, norms = torch.ops.svmax.objective(x, objective="nuclear_norm", **OPTIONS, need_gradient=True)
+    values, gram, _ = torch.ops.svmax.singular_values(x, **OPTIONS, need_gradient=True)
+    options = {**OPTIONS, "objective": "nuclear_norm"}
+    for bad in (weight[:1], weight.float(), weight[..., :5, :5]):
+        with pytest.raises(RuntimeError, match=r"svmax::backward.*weight"):
+            torch.ops.svmax.backward(value, x, bad, norms, **options)
+        with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*gram"):
+            torch.ops.svmax.singular_values_backward(values, x, bad, norms, **OPTIONS)
+    for bad in (norms[:1], norms.float(), norms[..., :0]):
+        with pytest.raises(RuntimeError, match=r"svmax::backward.*row_norms"):
+            torch.ops.svmax.backward(value, x, weight, bad, **options)
+        with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*row_norms"):
+            torch.ops.svmax.singular_values_backward(values, x, gram, bad, **OPTIONS)
+    with pytest.raises(RuntimeError, match=r"svmax::backward.*grad"):
+        torch.ops.svmax.backward(value[:1], x, weight, norms, **options)
+    with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*grad"):
+        torch.ops.svmax.singular_values_backward(values[..., :3], x, gram, norms, **OPTIONS)
