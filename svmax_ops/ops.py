@@ -6,6 +6,7 @@ namespace here, so that no backend has rules of its own. Second derivatives come
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,25 @@ def register_rules(namespace: str) -> None:
         torch.library.register_vmap(f"{namespace}::{name}", _vmap_rule(getattr(ops, name).default), lib=library)
     for name, rule in _AUTOGRAD.items():
         library.impl(name, rule(ops), "Autograd", with_keyset=True)
+
+
+def direct_call(namespace: str, name: str) -> Callable[..., Tensor]:
+    """The op as a function of x that returns its first result, by the shortest way.
+
+    An autograd kernel in Python costs 6 us a call, as much as the work on a small matrix. So it is passed by where
+    nothing is differentiated, and its autograd function is called without the dispatcher where that is all it would do.
+    """
+    ops = getattr(torch.ops, namespace)
+    op, function = getattr(ops, name).default, _forward_function(ops, *_FORWARD[name])
+
+    def call(x: Tensor, **options: Any) -> Tensor:
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return op(x, **options)[0]
+        if _is_differentiated(x):
+            return function.apply(x, None, options)[0]
+        return _below_autograd(op, None, x, **options)[0]
+
+    return call
 
 
 # ---- fake: shapes and dtypes, n = min(b, d)
@@ -118,7 +138,10 @@ def _apply(function: type[_SingleLevelFunction], *args: Any) -> Any:
 
 
 def _below_autograd(op: Any, keyset: Any, *args: Tensor, **options: Any) -> Any:
+    """The op without its autograd kernel; ``keyset`` is what that kernel was called with, None outside of it."""
     with torch._C._AutoDispatchBelowAutograd():
+        if keyset is None:
+            return op(*args, **options)
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *args, **options)
 
 
@@ -132,41 +155,47 @@ def _not_differentiable(name: str) -> Callable[[Any], Callable[..., Any]]:
     return rule
 
 
-def _forward_rule(name: str, tangent: Callable[..., Tensor], gradient: str) -> Callable[[Any], Callable[..., Any]]:
+@functools.cache
+def _forward_function(ops: Any, name: str, gradient: str, tangent: Callable[..., Tensor]) -> type[_SingleLevelFunction]:
     """Autograd of an op x -> (result, kept, row_norms), where op ``gradient`` takes the gradient of the result to x."""
+    op, gradient_op = getattr(ops, name).default, getattr(ops, gradient).default
 
-    def rule(ops: Any) -> Callable[..., Any]:
-        op, gradient_op = getattr(ops, name).default, getattr(ops, gradient).default
+    class Forward(_SingleLevelFunction):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, keyset: Any, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+            result, kept, row_norms = _below_autograd(op, keyset, x, need_gradient=True, **options)
+            ctx.options = options
+            ctx.save_for_backward(x, kept, row_norms)
+            ctx.save_for_forward(x)
+            ctx.mark_non_differentiable(kept, row_norms)
+            ctx.set_materialize_grads(False)
+            return result, kept, row_norms
 
-        class Forward(_SingleLevelFunction):
-            @staticmethod
-            def forward(ctx: Any, x: Tensor, keyset: Any, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-                options = {**options, "need_gradient": True}
-                result, kept, row_norms = _below_autograd(op, keyset, x, **options)
-                del options["need_gradient"]
-                ctx.options = options
-                ctx.save_for_backward(x, kept, row_norms)
-                ctx.save_for_forward(x)
-                ctx.mark_non_differentiable(kept, row_norms)
-                ctx.set_materialize_grads(False)
-                return result, kept, row_norms
-
-            @staticmethod
-            def backward(ctx: Any, grad: Tensor | None, *unused: Any) -> Any:
-                if grad is None:
-                    return None, None, None
-                x, kept, row_norms = ctx.saved_tensors
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor | None, *unused: Any) -> Any:
+            if grad is None:
+                return None, None, None
+            x, kept, row_norms = ctx.saved_tensors
+            if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
                 return gradient_op(grad, x, kept, row_norms, **ctx.options), None, None
+            return _below_autograd(gradient_op, None, grad, x, kept, row_norms, **ctx.options), None, None
 
-            @staticmethod
-            def jvp(ctx: Any, x_tangent: Tensor, *unused: Any) -> Any:
-                (x,) = ctx.saved_tensors
-                return tangent(x, x_tangent, **ctx.options).to(result_dtype(x)), None, None
+        @staticmethod
+        def jvp(ctx: Any, x_tangent: Tensor, *unused: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return tangent(x, x_tangent, **ctx.options).to(result_dtype(x)), None, None
 
-        def kernel(keyset: Any, x: Tensor, **options: Any) -> Any:
+    return Forward
+
+
+def _forward_rule(name: str) -> Callable[[Any], Callable[..., Any]]:
+    def rule(ops: Any) -> Callable[..., Any]:
+        op, function = getattr(ops, name).default, _forward_function(ops, *_FORWARD[name])
+
+        def kernel(keyset: Any, x: Tensor, need_gradient: bool = False, **options: Any) -> Any:
             if _is_differentiated(x):
-                return _apply(Forward, x, keyset, options)
-            return _below_autograd(op, keyset, x, **options)
+                return _apply(function, x, keyset, options)
+            return _below_autograd(op, keyset, x, need_gradient=need_gradient, **options)
 
         return kernel
 
@@ -211,14 +240,18 @@ def _gradient_rule(name: str, second: Callable[..., tuple[Tensor, Tensor]]) -> C
     return rule
 
 
+# name -> (itself, the op of its gradient, its forward-mode derivative)
+_FORWARD: dict[str, tuple[str, str, Callable[..., Tensor]]] = {
+    "objective": ("objective", "backward", derivatives.objective_tangent),
+    "singular_values": ("singular_values", "singular_values_backward", derivatives.singular_values_tangent),
+}
+
 _AUTOGRAD: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "gram": _not_differentiable("gram"),
     "spectral": _not_differentiable("spectral"),
     "backward": _gradient_rule("backward", derivatives.of_objective_gradient),
-    "objective": _forward_rule("objective", derivatives.objective_tangent, "backward"),
-    "singular_values": _forward_rule(
-        "singular_values", derivatives.singular_values_tangent, "singular_values_backward"
-    ),
+    "objective": _forward_rule("objective"),
+    "singular_values": _forward_rule("singular_values"),
     "singular_values_backward": _gradient_rule(
         "singular_values_backward", derivatives.of_singular_values_gradient
     ),

@@ -46,7 +46,7 @@ void backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, 
     w = a_memory.reserve(n * n_row);
     pack_weight(weight, n, w, n_row);
   }
-  const int64_t grain = larger(1, int64_t(500000) / (kBlockRows * n * d));
+  const int64_t grain = larger(1, kParallelProducts / (kBlockRows * n * d));
   pool.each(blocks, grain, [&](int64_t begin, int64_t end) {
     // Scratch of this thread alone; its size does not depend on the number of blocks.
     Buffer<T> products, packed;

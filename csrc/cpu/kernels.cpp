@@ -38,35 +38,30 @@ void with_rows(const Input& input, const F& f) {
 }
 
 // The Gram matrix of the input in the spectral stage's own memory.
-double* gram_in_place(const Input& input, double* row_norms, int64_t* g_row, Spaces& space, const Pool& pool) {
-  double* g = gram_memory(smaller(input.b, input.d), g_row, space.spectral);
-  with_rows(input, [&](const auto& rows) { gram_lower(rows, g, *g_row, row_norms, space.gram, pool); });
+Panels gram_in_place(const Input& input, double* row_norms, Spaces& space, const Pool& pool) {
+  const int64_t n = smaller(input.b, input.d);
+  const Panels g(space.spectral.g.reserve(Panels::size(n)), n);
+  with_rows(input, [&](const auto& rows) { gram_panels(rows, g, row_norms, space.gram, pool); });
   return g;
 }
 
 void gram(const Input& input, double* out, double* row_norms, Workspace& workspace, const Pool& pool) {
-  int64_t g_row;
-  const double* g = gram_in_place(input, row_norms, &g_row, spaces(workspace), pool);
-  symmetric_from_lower(g, g_row, smaller(input.b, input.d), out);
+  gram_in_place(input, row_norms, spaces(workspace), pool).write_symmetric(out);
 }
 
 double spectral(const double* gram, int64_t n, double* inverse_sqrt, const QuadratureTable& table,
                 Workspace& workspace, const Pool& pool) {
   SpectralWorkspace& space = spaces(workspace).spectral;
-  int64_t g_row;
-  double* g = gram_memory(n, &g_row, space);
-  std::memset(g, 0, size_t(round_up(n, 8) * g_row) * sizeof(double));
-  for (int64_t i = 0; i < n; ++i) std::memcpy(g + i * g_row, gram + i * n, size_t(n) * sizeof(double));
-  const Tridiagonal t = reduce(g, g_row, n, space);
+  const Panels g(space.g.reserve(Panels::size(n)), n);
+  g.read_symmetric(gram);
+  const Tridiagonal t = reduce(g, space, pool);
   return nuclear_norm_and_inverse_sqrt(t, inverse_sqrt, [](double) { return 1.0; }, table, space, pool);
 }
 
 double objective(const Input& input, const Objective& objective, double* weight, double* row_norms,
                  const QuadratureTable& table, Workspace& workspace, const Pool& pool) {
   Spaces& space = spaces(workspace);
-  int64_t g_row;
-  double* g = gram_in_place(input, row_norms, &g_row, space, pool);
-  const Tridiagonal t = reduce(g, g_row, smaller(input.b, input.d), space.spectral);
+  const Tridiagonal t = reduce(gram_in_place(input, row_norms, space, pool), space.spectral, pool);
   const auto slope = [&](double norm) { return objective.slope(norm); };
   return objective.value(nuclear_norm_and_inverse_sqrt(t, weight, slope, table, space.spectral, pool));
 }
@@ -81,15 +76,13 @@ void backward(const Input& input, double grad, const double* weight, const doubl
 void singular_values(const Input& input, double* values, double* gram, double* row_norms, Workspace& workspace,
                      const Pool& pool) {
   Spaces& space = spaces(workspace);
-  int64_t g_row;
-  double* g = gram_in_place(input, row_norms, &g_row, space, pool);
-  const int64_t n = smaller(input.b, input.d);
-  if (gram != nullptr) symmetric_from_lower(g, g_row, n, gram);
-  const Tridiagonal t = reduce(g, g_row, n, space.spectral);
+  const Panels g = gram_in_place(input, row_norms, space, pool);
+  if (gram != nullptr) g.write_symmetric(gram);
+  const Tridiagonal t = reduce(g, space.spectral, pool);
   if (t.scale > 0)
     roots_of_eigenvalues(t, values, space.spectral);
   else
-    for (int64_t i = 0; i < n; ++i) values[i] = t.scale;
+    for (int64_t i = 0; i < t.n; ++i) values[i] = t.scale;
 }
 
 void embeddings(const Input& input, double* e, double* row_norms, Workspace& workspace) {
@@ -124,7 +117,7 @@ int64_t workspace_bytes(const Workspace& workspace) {
   const auto bytes = [](const auto&... buffers) { return (buffers.bytes() + ...); };
   const SpectralWorkspace& s = space.spectral;
   const BackwardWorkspace& back = space.backward;
-  return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.tridiagonal, s.vectors, s.poles, s.rows, s.w,
+  return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.reflectors, s.tridiagonal, s.vectors, s.poles, s.rows, s.w,
                s.panels, s.float_w, s.float_panels, back.mean, back.row, back.a64, back.b64, back.a32, back.b32);
 }
 

@@ -6,6 +6,7 @@
 
 namespace svmax::SVMAX_ISA {
 
+constexpr int64_t kParallelProducts = 500000;  // multiply-adds worth handing to another thread (about 10 us of them)
 constexpr int64_t kDepth = 256;  // products added up in registers before C is touched: 16 columns of B stay in L1
 
 // c[R, V vectors] (+)= a[R, k] b[k, V vectors]

@@ -17,16 +17,13 @@ namespace svmax::SVMAX_ISA {
 
 #if defined(__AVX512F__)
 constexpr int64_t kVectorBytes = 64;
-constexpr int kTileRows = 8;    // 8 x 2 accumulators, 2 vectors of B: 18 of 32 registers, broadcasts from memory
-constexpr int kUpdateRows = 4;  // tridiagonal.h: 4 rows x (3 broadcasts + 1 accumulator) + 5 of 32 registers
+constexpr int kTileRows = 8;  // 8 x 2 accumulators, 2 vectors of B: 18 of 32 registers, broadcasts from memory
 #elif defined(__AVX__)
 constexpr int64_t kVectorBytes = 32;
 constexpr int kTileRows = 4;  // 4 x 2 accumulators, 2 vectors of B, 1 broadcast: 11 of 16 registers
-constexpr int kUpdateRows = 2;
 #else
 constexpr int64_t kVectorBytes = 16;
 constexpr int kTileRows = 4;
-constexpr int kUpdateRows = 2;
 #endif
 
 template <typename T>
@@ -73,21 +70,27 @@ inline T sum_lanes(Vector<T> v) {
 #define SVMAX_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, VectorOf<int64_t>::type{__VA_ARGS__})
 #endif
 
-// out[r] += the sum of the lanes of rows[r], for kUpdateRows float64 vectors at once: a third of the instructions of as
-// many single sums.
-inline void add_lane_sums(const Vector<double>* rows, double* out) {
+// The sums of the lanes of as many float64 vectors as one has lanes, as a vector: adds while it transposes, a third of
+// the instructions of single sums.
+inline Vector<double> lane_sums(const Vector<double> (&rows)[kLanes<double>]) {
 #if defined(__AVX512F__)
-  const Vector<double> a = SVMAX_SHUFFLE(rows[0], rows[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-                           SVMAX_SHUFFLE(rows[0], rows[1], 4, 5, 6, 7, 12, 13, 14, 15);
-  const Vector<double> b = SVMAX_SHUFFLE(rows[2], rows[3], 0, 1, 2, 3, 8, 9, 10, 11) +
-                           SVMAX_SHUFFLE(rows[2], rows[3], 4, 5, 6, 7, 12, 13, 14, 15);
-  const Vector<double> pairs =
-      SVMAX_SHUFFLE(a, b, 0, 1, 4, 5, 8, 9, 12, 13) + SVMAX_SHUFFLE(a, b, 2, 3, 6, 7, 10, 11, 14, 15);
-  const Vector<double> sums = SVMAX_SHUFFLE(pairs, pairs, 0, 2, 4, 6, 0, 2, 4, 6) +
-                              SVMAX_SHUFFLE(pairs, pairs, 1, 3, 5, 7, 1, 3, 5, 7);
-  for (int r = 0; r < 4; ++r) out[r] += sums[r];
+  Vector<double> pairs[4], fours[2];
+  for (int r = 0; r < 4; ++r)
+    pairs[r] = SVMAX_SHUFFLE(rows[2 * r], rows[2 * r + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+               SVMAX_SHUFFLE(rows[2 * r], rows[2 * r + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  for (int r = 0; r < 2; ++r)
+    fours[r] = SVMAX_SHUFFLE(pairs[2 * r], pairs[2 * r + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+               SVMAX_SHUFFLE(pairs[2 * r], pairs[2 * r + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+  return SVMAX_SHUFFLE(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+         SVMAX_SHUFFLE(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
+#elif defined(__AVX__)
+  Vector<double> pairs[2];
+  for (int r = 0; r < 2; ++r)
+    pairs[r] = SVMAX_SHUFFLE(rows[2 * r], rows[2 * r + 1], 0, 4, 2, 6) +
+               SVMAX_SHUFFLE(rows[2 * r], rows[2 * r + 1], 1, 5, 3, 7);
+  return SVMAX_SHUFFLE(pairs[0], pairs[1], 0, 1, 4, 5) + SVMAX_SHUFFLE(pairs[0], pairs[1], 2, 3, 6, 7);
 #else
-  for (int r = 0; r < kUpdateRows; ++r) out[r] += sum_lanes<double>(rows[r]);
+  return SVMAX_SHUFFLE(rows[0], rows[1], 0, 2) + SVMAX_SHUFFLE(rows[0], rows[1], 1, 3);
 #endif
 }
 

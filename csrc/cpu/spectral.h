@@ -18,47 +18,36 @@ constexpr double kConditionForEigenvalues = 1e10;
 constexpr double kFloatRange = 1e15;
 
 struct SpectralWorkspace {
-  Buffer<double> g, tridiagonal, vectors, poles, rows, w, panels;
+  Buffer<double> g, reflectors, tridiagonal, vectors, poles, rows, w, panels;
   Buffer<float> float_w, float_panels;
 };
 
 // G = scale * Q T Q': what the second half of the stage needs of the first.
 struct Tridiagonal {
-  int64_t n, g_row;
-  double scale;                   // a power of four, so that its root is exact; 0 for a zero matrix, NaN for NaN or inf
-  double *g, *diagonal, *off, *beta;  // g holds the reflectors
+  int64_t n, row;
+  double scale;  // a power of four, so that its root is exact; 0 for a zero matrix, NaN for NaN or inf
+  double *reflectors, *diagonal, *off, *beta;
 };
 
-// Where the stage reads its Gram matrix from: the block-lower half in space.g, whose size and padding gram_lower knows.
-inline double* gram_memory(int64_t n, int64_t* g_row, SpectralWorkspace& space) {
-  *g_row = leading_dimension<double>(n);
-  return space.g.reserve(round_up(n, 8) * *g_row);
-}
-
-inline Tridiagonal reduce(double* g, int64_t g_row, int64_t n, SpectralWorkspace& space) {
-  Tridiagonal t{n, g_row, 0, g, nullptr, nullptr, nullptr};
-  double* memory = space.tridiagonal.reserve(3 * n + 3 * g_row);
-  t.diagonal = memory;
-  t.off = memory + n;
-  t.beta = memory + 2 * n;
+inline Tridiagonal reduce(const Panels& g, SpectralWorkspace& space, const Pool& pool) {
+  const int64_t n = g.n, row = leading_dimension<double>(g.rows);
   double largest = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const double x = g[i * g_row + i];
+    const double x = g.element(i, i);
     if (!(x <= largest)) largest = x;  // written so that a NaN is kept
     if (largest != largest) break;
   }
-  if (largest == 0 || !(largest < INFINITY)) {
-    t.scale = largest == 0 ? 0 : NAN;
-    return t;
-  }
+  if (largest == 0 || !(largest < INFINITY))
+    return {n, row, largest == 0 ? 0.0 : double(NAN), nullptr, nullptr, nullptr, nullptr};
   int exponent;
   std::frexp(largest, &exponent);
   exponent -= exponent & 1;
-  t.scale = std::ldexp(1.0, exponent);
-  const double down = std::ldexp(1.0, -exponent);
-  if (exponent != 0)
-    for (int64_t i = 0; i < round_up(n, 8) * g_row; ++i) g[i] *= down;
-  tridiagonalize(g, g_row, n, t.diagonal, t.off, t.beta, memory + 3 * n);
+  if (exponent != 0) g.scale(std::ldexp(1.0, -exponent));
+  double* work = space.tridiagonal.reserve(tridiagonal_work(row) + 3 * n);
+  double* diagonal = work + tridiagonal_work(row);
+  const Tridiagonal t{n,        row,          std::ldexp(1.0, exponent), space.reflectors.reserve(n * row),
+                      diagonal, diagonal + n, diagonal + 2 * n};
+  tridiagonalize(g, t.reflectors, row, t.diagonal, t.off, t.beta, work, pool);
   return t;
 }
 
@@ -112,7 +101,7 @@ inline void inverse_sqrt_as(const Tridiagonal& t, const Poles& poles, const doub
   const int64_t n = t.n, w_row = leading_dimension<T>(round_up(n, kDiagonal));
   T* w = w_memory.reserve(round_up(n, kDiagonal) * w_row);
   sum_poles(n, poles, ratio, inverse, w, w_row, space.rows.reserve(poles.count * w_row));
-  back_transform(w, w_row, n, t.g, t.g_row, t.beta, panels, pool);
+  back_transform(w, w_row, n, t.reflectors, t.row, t.beta, panels, pool);
   scaled_symmetric(w, w_row, n, factor / std::sqrt(t.scale), out);
   // backward.h multiplies in float32 when all of W is a float32 number: this is how it is told.
   if (round_to_float)

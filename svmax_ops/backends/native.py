@@ -27,11 +27,11 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
 
 _library, unavailable = _load()
 if _library is not None:
-    from svmax_ops.ops import register_rules
+    from svmax_ops.ops import direct_call, register_rules
 
     register_rules("svmax")
-    _objective = torch.ops.svmax.objective.default
-    _singular_values = torch.ops.svmax.singular_values.default
+    _objective = direct_call("svmax", "objective")
+    _singular_values = direct_call("svmax", "singular_values")
     _library.svmax_instruction_set.restype = ctypes.c_char_p
     _library.svmax_use_instruction_set.argtypes = [ctypes.c_char_p]
     _library.svmax_use_instruction_set.restype = ctypes.c_bool
@@ -39,12 +39,12 @@ if _library is not None:
 
 def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
     """``[..., b, d]`` -> ``[...]``: the nuclear norm of x, or the function of it that ``name`` says."""
-    return _objective(x, objective=name, normalize=normalize, center=center)[0]
+    return _objective(x, objective=name, normalize=normalize, center=center)
 
 
 def singular_values(x: Tensor, normalize: bool, center: bool) -> Tensor:
     """``[..., b, d]`` -> ``[..., min(b, d)]``, descending."""
-    return _singular_values(x, normalize=normalize, center=center)[0]
+    return _singular_values(x, normalize=normalize, center=center)
 
 
 def instruction_set() -> str | None:
