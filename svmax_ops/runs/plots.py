@@ -14,7 +14,7 @@ from svmax_ops.runs.harness import write_atomically
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#7A7A7A"
 REGULARIZERS = {"none": (VERMILLION, "--", "s"), "svmax": (BLUE, "-", "o"), "spread-out": (GREEN, "-.", "^")}
 FURTHER = (ORANGE, PURPLE, GREY)  # for a second and third variant of one regularizer
-NAMES = {
+NAMES = {  # in the order of tables and legends
     "none": "without SVMax",
     "svmax": "with SVMax",
     "spread-out": "with spread-out",

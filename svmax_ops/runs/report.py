@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from svmax_ops.runs import plots
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.groups import Group, Run, collect, group, reference
 from svmax_ops.runs.harness import write_atomically, writing
@@ -36,7 +37,7 @@ _WHERE = ("cpu", "cores", "threads", "torch", "svmax_ops", "commit")
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """One table (printed, report.csv, report.md) and one picture (report.png) of runs; seeds are averaged."""
+    """One table (printed, table.csv, table.md) and one picture (picture.png) of runs; seeds are averaged."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders, or folders of run folders."""
@@ -53,17 +54,18 @@ def report(config: ReportConfig) -> None:
     if not config.runs:
         raise UserError("report needs at least one run folder, or a folder of them.")
     runs = collect(config.runs)
-    groups = group(runs)
+    order = list(plots.NAMES)
+    groups = sorted(group(runs), key=lambda g: (order.index(g.label["loss"]), order.index(g.label["regularizer"])))
     rows = table(groups)
     out = config.out or Path(os.path.commonpath([path.resolve() for path in config.runs]))
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     text = formatted(rows)
-    write_atomically(out / "report.csv", as_csv(rows).encode())
-    write_atomically(out / "report.md", text.encode())
-    draw(groups, out / "report.png")
+    write_atomically(out / "table.csv", as_csv(rows).encode())
+    write_atomically(out / "table.md", text.encode())
+    draw(groups, out / "picture.png")
     print(text, end="")
-    print(f"{os.path.relpath(out)}: report.csv, report.md, report.png")
+    print(f"{os.path.relpath(out)}: table.csv, table.md, picture.png")
 
 
 def table(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def test_a_sweep_runs_all_then_nothing(svmax, study, tmp_path):
     threads = json.loads((out / "none" / "config.json").read_text())["machine"]["threads"]
     assert threads == max(1, len(os.sched_getaffinity(0)) // 2)
     assert "| contrastive | svmax " in outcome.out
-    assert {path.name for path in out.iterdir()} == {"none", "svmax", "report.csv", "report.md", "report.png"}
+    assert {path.name for path in out.iterdir()} == {"none", "svmax", "table.csv", "table.md", "picture.png"}
     outcome = svmax("sweep", study, "--out", out, "--workers", 2)
     assert "2 runs, 2 of them finished" in outcome.out
     assert "[svmax]" not in outcome.out
@@ -152,7 +152,7 @@ def test_report_averages_seeds_and_keeps_the_baselines(svmax, tmp_path):
         finished_run(tmp_path / f"none-{loss}", recall, regularizer="none", loss=loss)
     outcome = svmax("report", tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
-    with open(tmp_path / "report.csv", encoding="utf-8", newline="") as file:
+    with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:
         rows = {(row["loss"], row["regularizer"]): row for row in csv.DictReader(file)}
     assert set(rows) == {
         ("contrastive", "none"), ("triplet", "none"), ("contrastive", "svmax"),
@@ -167,11 +167,12 @@ def test_report_averages_seeds_and_keeps_the_baselines(svmax, tmp_path):
     assert float(rows["chance", ""]["recall_at_1"]) == 0.01
     assert rows["chance", ""]["nmi"] == ""
     assert all(row["cpu"] and row["torch"] for row in rows.values())
-    table = (tmp_path / "report.md").read_text()
+    assert [row[:2] for row in rows][:3] == [("contrastive", "none"), ("contrastive", "svmax"), ("triplet", "none")]
+    table = (tmp_path / "table.md").read_text()
     assert table in outcome.out
     assert "| contrastive | svmax       | 67.0 ± 6.1 |  90.0 | 0.50 |  0.700 |" in table
     assert "mean ± sd of up to 3 seeds" in table
-    with Image.open(tmp_path / "report.png") as picture:
+    with Image.open(tmp_path / "picture.png") as picture:
         assert picture.width > 1000
 
 
@@ -181,7 +182,7 @@ def test_report_names_what_was_varied_and_nothing_else(svmax, tmp_path):
     finished_run(tmp_path / "c", 0.7, lr=0.01, center=True)
     header = svmax("report", tmp_path / "a", tmp_path / "b", tmp_path / "c").out.splitlines()[0]
     assert [name.strip() for name in header.split("|")][1:5] == ["loss", "regularizer", "center", "lr"]
-    assert (tmp_path / "report.png").exists()
+    assert (tmp_path / "picture.png").exists()
 
 
 def test_report_refusals(svmax, tmp_path):

@@ -137,7 +137,7 @@ def _train(training: Training, folder: RunFolder, signals: Signals) -> None:
                     training.cost.measure(activations)
                 values["spread"] = spectrum(activations).spread.item()
                 folder.log({"step": done, "split": "train", **values})
-                progress.update(done, {name: values[name] for name in ("loss", "spread", "lr")})
+                progress.update(done, {name: values[name] for name in ("loss", "ranking_loss", "spread")})
             if done % config.evaluate_every == 0 and not last:
                 result = _log_evaluation(folder, training)
                 progress.say(_evaluation_line(done, result))
