@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from svmax_ops.backends import native, reference
+
+
+class Backend(Protocol):
+    """What a module of this package offers; arguments as in functional.py, already checked."""
+
+    def objective(self, x: Tensor, name: str, normalize: bool, center: bool, /) -> Tensor: ...
+
+    def singular_values(self, x: Tensor, normalize: bool, center: bool, /) -> Tensor: ...
+
 
 NAMES = ("auto", "cpu", "cuda", "triton", "reference")
 
@@ -21,13 +30,18 @@ def _known(name: str, said_by: str) -> str:
     return name
 
 
-_requested: ContextVar[str] = ContextVar(
-    "svmax_backend", default=_known(os.environ.get("SVMAX_BACKEND", "auto"), "SVMAX_BACKEND")
-)
+_DEFAULT = _known(os.environ.get("SVMAX_BACKEND", "auto"), "SVMAX_BACKEND")
+_requested: ContextVar[str] = ContextVar("svmax_backend", default=_DEFAULT)
+# The choice made last in any thread: what torch.compile reads, and recompiles for. It cannot trace a ContextVar before
+# torch 2.14, and would keep a threading.local's first value for good.
+_latest = _DEFAULT
 
 
 class use_backend(ContextDecorator):  # noqa: N801 - used like a function, as torch.no_grad is
     """Context manager and decorator: the functions of this package run on the named backend, in this thread.
+
+    Enter it outside of what torch.compile compiles. A compiled function runs on the backend that was chosen last in
+    any thread, and is compiled anew when that changes.
 
     Args:
         name: "auto" (the fastest that is available for the tensor's device), "cpu", "cuda", "triton" or
@@ -44,16 +58,20 @@ class use_backend(ContextDecorator):  # noqa: N801 - used like a function, as to
 
     def __init__(self, name: str) -> None:
         self.name = _known(name, "use_backend")
-        self._tokens: list[Token[str]] = []
+        self._before: list[tuple[Token[str], str]] = []
 
     def _recreate_cm(self) -> use_backend:
         return use_backend(self.name)  # a decorated function may run in several threads at once
 
     def __enter__(self) -> None:
-        self._tokens.append(_requested.set(self.name))
+        global _latest
+        self._before.append((_requested.set(self.name), _latest))
+        _latest = self.name
 
     def __exit__(self, *exc: Any) -> None:
-        _requested.reset(self._tokens.pop())
+        global _latest
+        token, _latest = self._before.pop()
+        _requested.reset(token)
 
 
 def available_backends() -> dict[str, str]:
@@ -70,9 +88,9 @@ def available_backends() -> dict[str, str]:
     }
 
 
-def choose(function: str, x: Tensor) -> ModuleType:
+def choose(function: str, x: Tensor) -> Backend:
     """The backend (a module with ``objective`` and ``singular_values``) that serves ``x`` for ``function``."""
-    name = _requested.get()
+    name = _latest if torch.compiler.is_compiling() else _requested.get()
     if name == "auto":
         return native if native.unavailable is None and x.device.type in native.DEVICES else reference
     if name == "reference":
