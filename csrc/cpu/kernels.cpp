@@ -54,14 +54,14 @@ double spectral(const double* gram, int64_t n, double* inverse_sqrt, const Quadr
   SpectralWorkspace& space = spaces(workspace).spectral;
   const Panels g(space.g.reserve(Panels::size(n)), n);
   g.read_symmetric(gram);
-  const Tridiagonal t = reduce(g, space, pool);
+  const Tridiagonal t = reduce(g, space);
   return nuclear_norm_and_inverse_sqrt(t, inverse_sqrt, [](double) { return 1.0; }, table, space, pool);
 }
 
 double objective(const Input& input, const Objective& objective, double* weight, double* row_norms,
                  const QuadratureTable& table, Workspace& workspace, const Pool& pool) {
   Spaces& space = spaces(workspace);
-  const Tridiagonal t = reduce(gram_in_place(input, row_norms, space, pool), space.spectral, pool);
+  const Tridiagonal t = reduce(gram_in_place(input, row_norms, space, pool), space.spectral);
   const auto slope = [&](double norm) { return objective.slope(norm); };
   return objective.value(nuclear_norm_and_inverse_sqrt(t, weight, slope, table, space.spectral, pool));
 }
@@ -78,7 +78,7 @@ void singular_values(const Input& input, double* values, double* gram, double* r
   Spaces& space = spaces(workspace);
   const Panels g = gram_in_place(input, row_norms, space, pool);
   if (gram != nullptr) g.write_symmetric(gram);
-  const Tridiagonal t = reduce(g, space.spectral, pool);
+  const Tridiagonal t = reduce(g, space.spectral);
   if (t.scale > 0)
     roots_of_eigenvalues(t, values, space.spectral);
   else

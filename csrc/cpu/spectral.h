@@ -29,7 +29,7 @@ struct Tridiagonal {
   double *reflectors, *diagonal, *off, *beta;
 };
 
-inline Tridiagonal reduce(const Panels& g, SpectralWorkspace& space, const Pool& pool) {
+inline Tridiagonal reduce(const Panels& g, SpectralWorkspace& space) {
   const int64_t n = g.n, row = leading_dimension<double>(g.rows);
   double largest = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -43,11 +43,11 @@ inline Tridiagonal reduce(const Panels& g, SpectralWorkspace& space, const Pool&
   std::frexp(largest, &exponent);
   exponent -= exponent & 1;
   if (exponent != 0) g.scale(std::ldexp(1.0, -exponent));
-  double* work = space.tridiagonal.reserve(tridiagonal_work(row) + 3 * n);
-  double* diagonal = work + tridiagonal_work(row);
+  double* work = space.tridiagonal.reserve(3 * row + 3 * n);
+  double* diagonal = work + 3 * row;
   const Tridiagonal t{n,        row,          std::ldexp(1.0, exponent), space.reflectors.reserve(n * row),
                       diagonal, diagonal + n, diagonal + 2 * n};
-  tridiagonalize(g, t.reflectors, row, t.diagonal, t.off, t.beta, work, pool);
+  tridiagonalize(g, t.reflectors, row, t.diagonal, t.off, t.beta, work);
   return t;
 }
 
