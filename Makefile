@@ -27,7 +27,10 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.dev
-	$(BIN)/svmax bench
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.plot
 
 readme: .venv/.dev
 	$(BIN)/python -m benchmarks.readme
