@@ -22,7 +22,7 @@ def _info(arguments: Sequence[str]) -> None:
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "torch": torch.__version__,
         "CUDA of torch": f"{torch.version.cuda or 'none'}, {torch.cuda.device_count()} devices",
-        **{f"native {name}": text for name, text in native.describe().items()},
+        **native.describe(),
         **{f"backend {name}": text for name, text in svmax_ops.available_backends().items()},
     }
     width = max(map(len, rows))

@@ -15,7 +15,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import svmax_ops
-from svmax_ops.backends import NAMES
+from svmax_ops.backends import NAMES, native
 from svmax_ops.runs.command_line import as_arguments, parse
 from svmax_ops.runs.harness import Progress, read_checkpoint, read_metrics
 from svmax_ops.runs.retrieval.config import RetrievalConfig
@@ -73,7 +73,7 @@ def test_info_needs_the_package_alone():
     for name, state in svmax_ops.available_backends().items():
         assert rows[f"backend {name}"].strip() == state
     assert {"Python", "torch", "CUDA of torch"} <= set(rows)
-    assert any(name.startswith("native ") for name in rows)
+    assert {name: rows[name].strip() for name in native.describe()} == native.describe()
 
 
 @pytest.mark.parametrize(("package", "command"), [("tyro", "retrieval"), ("sklearn", "retrieval"), ("yaml", "sweep")])
