@@ -9,86 +9,93 @@ namespace svmax::SVMAX_ISA {
 constexpr int64_t kBlockRows = 64;  // rows of dX at a time
 
 struct BackwardWorkspace {
-  Buffer<double> mean, row, b64, a64;
-  Buffer<float> b32, a32;
+  Buffer<double> mean, row, w64, e64;
+  Buffer<float> w32, e32;
 };
 
-inline bool all_float(const double* w, int64_t count) {
-  bool all = true;
-  for (int64_t i = 0; i < count; ++i) all &= w[i] == double(float(w[i]));
-  return all;
-}
-
+// w [n, n] as T, leading dimension w_row. Returns whether nothing was rounded.
 template <typename T>
-inline void pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
+inline bool pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
+  bool exact = true;
   for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < n; ++j) w[i * w_row + j] = T(weight[i * n + j]);
+    bool row_exact = true;
+    for (int64_t j = 0; j < n; ++j) {
+      const double x = weight[i * n + j];
+      w[i * w_row + j] = T(x);
+      row_exact &= double(T(x)) == x;
+    }
     for (int64_t j = n; j < w_row; ++j) w[i * w_row + j] = 0;
+    exact &= row_exact;
   }
+  return exact;
 }
 
-// dx [b, d] contiguous. Blocks of rows of dl/dE = A B: A = E, B = W when tall, A = W, B = E when wide.
+// dx [b, d] contiguous, in blocks of rows of dl/dE = A B: A = E, B = W when tall, A = W, B = E when wide. Returns false,
+// with nothing done, when W does not fit T.
 template <typename T, typename scalar_t>
-void backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, const double* row_norms,
-                 const double* mean, scalar_t* dx, Buffer<T>& a_memory, Buffer<T>& b_memory, double* row,
+bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, const double* row_norms,
+                 const double* mean, scalar_t* dx, Buffer<T>& w_memory, Buffer<T>& e_memory, double* row,
                  const Pool& pool) {
   const int64_t b = rows.b, d = rows.d, n = smaller(b, d);
   const bool tall = b >= d;
   const int64_t n_row = leading_dimension<T>(n), d_row = leading_dimension<T>(d);
-  const int64_t blocks = (b + kBlockRows - 1) / kBlockRows;
-  // B whole, since every block of rows needs it; of A a block for each thread, or W itself.
-  T* factor = b_memory.reserve((tall ? n : b) * d_row);
-  T* w = nullptr;
-  if (tall) {
-    pack_weight(weight, n, factor, d_row);
-  } else {
-    pack_rows(rows, 0, b, row_norms, mean, factor, d_row, row);
-    w = a_memory.reserve(n * n_row);
-    pack_weight(weight, n, w, n_row);
+  T* w = w_memory.reserve(n * n_row);
+  if (!pack_weight(weight, n, w, n_row)) return false;
+  T* whole_e = nullptr;  // wide: every block of rows needs all of E
+  if (!tall) {
+    whole_e = e_memory.reserve(b * d_row);
+    pack_rows(rows, 0, b, row_norms, mean, whole_e, d_row, row);
   }
+  const int64_t blocks = (b + kBlockRows - 1) / kBlockRows;
   const int64_t grain = larger(1, kParallelProducts / (kBlockRows * n * d));
   pool.each(blocks, grain, [&](int64_t begin, int64_t end) {
-    // Scratch of this thread alone; its size does not depend on the number of blocks.
-    Buffer<T> products, packed;
-    Buffer<double> row_memory;
-    T* g = products.reserve(kBlockRows * d_row);
-    T* e = tall ? packed.reserve(kBlockRows * d_row) : nullptr;
-    double* x = row_memory.reserve(d);
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t i0 = block * kBlockRows, count = smaller(kBlockRows, b - i0);
+    Buffer<T> own;  // of this thread: E and dl/dE of a block, and one normalised row
+    Buffer<double> own_row;
+    T* g = own.reserve((2 * kBlockRows + 1) * d_row);
+    T* block_e = g + kBlockRows * d_row;
+    T* normalized = g + 2 * kBlockRows * d_row;
+    double* x = own_row.reserve(d);
+    for (int64_t i0 = begin * kBlockRows; i0 < smaller(end * kBlockRows, b); i0 += kBlockRows) {
+      const int64_t count = smaller(kBlockRows, b - i0);
+      const T* e = block_e;
       if (tall) {
-        pack_rows(rows, i0, i0 + count, row_norms, mean, e, d_row, x);
-        product<T>(count, d, n, e, d_row, 1, factor, d_row, g, d_row, false);
+        pack_rows(rows, i0, i0 + count, row_norms, mean, block_e, d_row, x);
+        product<T>(count, d, n, e, d_row, 1, w, n_row, g, d_row, false);
       } else {
-        product<T>(count, d, n, w + i0 * n_row, n_row, 1, factor, d_row, g, d_row, false);
+        e = whole_e + i0 * d_row;
+        product<T>(count, d, n, w + i0 * n_row, n_row, 1, whole_e, d_row, g, d_row, false);
       }
       for (int64_t i = 0; i < count; ++i) {
         scalar_t* out = dx + (i0 + i) * d;
         const T* g_i = g + i * d_row;
-        if (rows.normalize) {
-          rows.read(i0 + i, x);
-          project_row(x, g_i, row_norms[i0 + i], grad, d, out);
-        } else {
+        const T* e_i = e + i * d_row;
+        if (!rows.normalize) {
           for (int64_t j = 0; j < d; ++j) out[j] = from_double<scalar_t>(double(g_i[j]) * grad);
+          continue;
         }
+        if (rows.center) {  // the projection is on the row before centring
+          read_normalized(rows, i0 + i, row_norms, x);
+          for (int64_t j = 0; j < d; ++j) normalized[j] = T(x[j]);
+          e_i = normalized;
+        }
+        project_row(e_i, g_i, row_norms[i0 + i], grad, d, out);
       }
     }
   });
+  return true;
 }
 
 template <typename scalar_t>
 void backward_rows(const Rows<scalar_t>& rows, double grad, const double* weight, const double* row_norms, void* dx,
                    BackwardWorkspace& space, const Pool& pool) {
-  const int64_t n = smaller(rows.b, rows.d);
   double* mean = space.mean.reserve(rows.d);
-  double* row = space.row.reserve(rows.d + rows.b);
-  // The norms are those of the forward; the mean is cheap to take again, and d numbers less are kept in between.
-  if (rows.center) norms_and_mean(rows, row + rows.d, mean, row);
+  double* row = space.row.reserve(rows.d);
+  // The mean is cheap to take again, and d numbers less are kept between forward and backward.
+  if (rows.center) mean_row(rows, row_norms, mean, row);
   scalar_t* out = static_cast<scalar_t*>(dx);
-  if (all_float(weight, n * n))
-    backward_in<float>(rows, grad, weight, row_norms, mean, out, space.a32, space.b32, row, pool);
-  else
-    backward_in<double>(rows, grad, weight, row_norms, mean, out, space.a64, space.b64, row, pool);
+  // spectral.h has W be float32 numbers where float32 products are good enough.
+  if (!backward_in<float>(rows, grad, weight, row_norms, mean, out, space.w32, space.e32, row, pool))
+    backward_in<double>(rows, grad, weight, row_norms, mean, out, space.w64, space.e64, row, pool);
 }
 
 }  // namespace svmax::SVMAX_ISA

@@ -120,16 +120,20 @@ void sum_poles(int64_t n, const Poles& poles, const double* ratio, const double*
     const double* ratio_i = ratio + i * poles.stride;
     const double* inverse_i = inverse + i * poles.stride;
     T* f_i = f + i * f_row;
-    for (int64_t k = 0; k < i; k += L) {
-      Vector<double> sum = splat(0.0);
+    for (int64_t k = 0; k < i; k += 2 * L) {  // two registers of columns: their chains of additions overlap
+      Vector<double> sum0 = splat(0.0), sum1 = sum0;
       for (int64_t j = 0; j < poles.count; ++j) {
         double* at = rows + j * f_row + k;
-        Vector<double> x = load(at) * ratio_i[j];
-        x = x * x > kNothing * kNothing ? x : Vector<double>{};
-        store(at, x);
-        sum += x;
+        Vector<double> x0 = load(at) * ratio_i[j], x1 = load(at + L) * ratio_i[j];
+        x0 = x0 * x0 > kNothing * kNothing ? x0 : Vector<double>{};
+        x1 = x1 * x1 > kNothing * kNothing ? x1 : Vector<double>{};
+        store(at, x0);
+        store(at + L, x1);
+        sum0 += x0;
+        sum1 += x1;
       }
-      for (int64_t l = 0; l < L; ++l) f_i[k + l] = T(sum[l]);
+      for (int64_t l = 0; l < L; ++l) f_i[k + l] = T(sum0[l]);
+      for (int64_t l = 0; l < L; ++l) f_i[k + L + l] = T(sum1[l]);
     }
     double diagonal = 0;
     for (int64_t j = 0; j < poles.count; ++j) {

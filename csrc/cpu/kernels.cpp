@@ -118,7 +118,7 @@ int64_t workspace_bytes(const Workspace& workspace) {
   const SpectralWorkspace& s = space.spectral;
   const BackwardWorkspace& back = space.backward;
   return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.reflectors, s.tridiagonal, s.vectors, s.poles, s.rows, s.w,
-               s.panels, s.float_w, s.float_panels, back.mean, back.row, back.a64, back.b64, back.a32, back.b32);
+               s.panels, s.float_w, s.float_panels, back.mean, back.row, back.w64, back.e64, back.w32, back.e32);
 }
 
 Workspace* new_workspace() { return reinterpret_cast<Workspace*>(new Spaces); }

@@ -11,8 +11,8 @@ constexpr int64_t kDepth = 256;  // products added up in registers before C is t
 
 // c[R, V vectors] (+)= a[R, k] b[k, V vectors]
 template <typename T, int R, int V>
-inline void product_tile(int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row, T* c,
-                         int64_t c_row, bool accumulate) {
+SVMAX_INLINE void product_tile(int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row,
+                               T* c, int64_t c_row, bool accumulate) {
   constexpr int64_t L = kLanes<T>;
   Vector<T> sum[R][V];
   for (int i = 0; i < R; ++i)
@@ -40,6 +40,7 @@ inline void product_rows(int64_t m, int64_t k, const T* a, int64_t a_row, int64_
     for (; i + R <= m; i += R)
       product_tile<T, R, V>(k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row, accumulate);
   };
+  if (V == 1) tiles_of(std::integral_constant<int, 2 * kTileRows>{});  // half the columns: room for twice the rows
   tiles_of(std::integral_constant<int, kTileRows>{});
   tiles_of(std::integral_constant<int, 2>{});
   tiles_of(std::integral_constant<int, 1>{});

@@ -1,6 +1,7 @@
 // Rows of the input, read in their own type and made float64: norm, mean, normalisation, centring, projection.
 #pragma once
 #include <cmath>
+#include <type_traits>
 
 #include "scalar.h"
 #include "simd.h"
@@ -50,27 +51,40 @@ inline void divide_row(double* row, double norm, int64_t d) {
   }
 }
 
-// row_norms[b] when normalised; mean[d] of the normalised rows when centred (fixed order: row after row).
+// row[d] = x_i / |x_i| in float64, or x_i when not normalised.
 template <typename scalar_t>
-void norms_and_mean(const Rows<scalar_t>& rows, double* row_norms, double* mean, double* row) {
-  if (rows.center) std::memset(mean, 0, size_t(rows.d) * sizeof(double));
-  if (!rows.normalize && !rows.center) return;
+inline void read_normalized(const Rows<scalar_t>& rows, int64_t i, const double* row_norms, double* row) {
+  rows.read(i, row);
+  if (rows.normalize) divide_row(row, row_norms[i], rows.d);
+}
+
+// mean[d] of the (normalised) rows, in a fixed order: row after row.
+template <typename scalar_t>
+void mean_row(const Rows<scalar_t>& rows, const double* row_norms, double* mean, double* row) {
+  std::memset(mean, 0, size_t(rows.d) * sizeof(double));
   for (int64_t i = 0; i < rows.b; ++i) {
-    rows.read(i, row);
-    if (rows.normalize) row_norms[i] = row_norm(row, rows.d);
-    if (!rows.center) continue;
-    if (rows.normalize) divide_row(row, row_norms[i], rows.d);
+    read_normalized(rows, i, row_norms, row);
     for (int64_t j = 0; j < rows.d; ++j) mean[j] += row[j];
   }
-  if (rows.center)
-    for (int64_t j = 0; j < rows.d; ++j) mean[j] /= double(rows.b);
+  for (int64_t j = 0; j < rows.d; ++j) mean[j] /= double(rows.b);
+}
+
+// row_norms[b] when normalised, mean[d] when centred.
+template <typename scalar_t>
+void norms_and_mean(const Rows<scalar_t>& rows, double* row_norms, double* mean, double* row) {
+  if (rows.normalize)
+    for (int64_t i = 0; i < rows.b; ++i) {
+      rows.read(i, row);
+      row_norms[i] = row_norm(row, rows.d);
+    }
+  if (rows.center) mean_row(rows, row_norms, mean, row);
 }
 
 // row[d] = e_i, the row of E: normalised, then centred. Mean first, then products: G - b mean mean' cancels at collapse.
 template <typename scalar_t>
-void read_embedding(const Rows<scalar_t>& rows, int64_t i, const double* row_norms, const double* mean, double* row) {
-  rows.read(i, row);
-  if (rows.normalize) divide_row(row, row_norms[i], rows.d);
+inline void read_embedding(const Rows<scalar_t>& rows, int64_t i, const double* row_norms, const double* mean,
+                           double* row) {
+  read_normalized(rows, i, row_norms, row);
   if (rows.center)
     for (int64_t j = 0; j < rows.d; ++j) row[j] -= mean[j];
 }
@@ -81,35 +95,29 @@ void pack_rows(const Rows<scalar_t>& rows, int64_t begin, int64_t end, const dou
                T* e, int64_t e_row, double* row) {
   for (int64_t i = begin; i < end; ++i) {
     T* out = e + (i - begin) * e_row;
-    read_embedding(rows, i, row_norms, mean, row);
-    for (int64_t j = 0; j < rows.d; ++j) out[j] = T(row[j]);
+    if constexpr (std::is_same_v<T, double>) {
+      read_embedding(rows, i, row_norms, mean, out);
+    } else {
+      read_embedding(rows, i, row_norms, mean, row);
+      for (int64_t j = 0; j < rows.d; ++j) out[j] = T(row[j]);
+    }
     for (int64_t j = rows.d; j < e_row; ++j) out[j] = T(0);
   }
 }
 
-// dx = (g - (g.e) e) / |x|,  e = x / |x|                    (ALGORITHM.md, "through normalisation")
-// row: x_i in float64 [d].  g: the same row of dl/dE, T.  dx: one row in the input's type, contiguous.
+// dx = (g - (g.e) e) / |x|                                   (ALGORITHM.md, "through normalisation")
+// e: the normalised row [d].  g: the same row of dl/dE.  dx: one row in the input's type, contiguous.
 template <typename T, typename scalar_t>
-inline void project_row(const double* row, const T* g, double row_norm, double grad, int64_t d, scalar_t* dx) {
+inline void project_row(const T* e, const T* g, double row_norm, double grad, int64_t d, scalar_t* dx) {
   // A zero row has no direction: its gradient is zero by contract. Dividing by an epsilon, as F.normalize does,
   // would return 1e12 * g. Written ==, not !(> 0), so that a NaN norm falls through and makes the row NaN.
   if (row_norm == 0) {
     for (int64_t j = 0; j < d; ++j) dx[j] = from_double<scalar_t>(0);
     return;
   }
-  const double scale = 1 / row_norm;
-  double along = 0;  // float64: at collapse g is almost parallel to e and the difference below cancels
-  Vector<double> sums = splat(0.0);
-  int64_t j = 0;
-  for (; j + kLanes<double> <= d; j += kLanes<double>) {
-    Vector<double> gj;
-    for (int64_t l = 0; l < kLanes<double>; ++l) gj[l] = double(g[j + l]);
-    sums += gj * (load(row + j) * scale);
-  }
-  along = sum_lanes<double>(sums);
-  for (; j < d; ++j) along += double(g[j]) * (row[j] * scale);
-  const double factor = grad * scale;
-  for (int64_t l = 0; l < d; ++l) dx[l] = from_double<scalar_t>((double(g[l]) - along * (row[l] * scale)) * factor);
+  const T along = dot(g, e, d);  // float64 at collapse, where g is almost parallel to e and the difference cancels
+  const double factor = grad / row_norm;
+  for (int64_t j = 0; j < d; ++j) dx[j] = from_double<scalar_t>(double(g[j] - along * e[j]) * factor);
 }
 
 }  // namespace svmax::SVMAX_ISA

@@ -13,6 +13,9 @@
 #error "define SVMAX_ISA: the instruction set's name, which is also the namespace"
 #endif
 
+// For what only pays when its operands stay in registers: a compiler that counts instructions would rather call it.
+#define SVMAX_INLINE inline __attribute__((always_inline))
+
 namespace svmax::SVMAX_ISA {
 
 #if defined(__AVX512F__)
@@ -36,19 +39,19 @@ template <typename T>
 constexpr int64_t kLanes = kVectorBytes / int64_t(sizeof(T));
 
 template <typename T>
-inline Vector<T> load(const T* p) {
+SVMAX_INLINE Vector<T> load(const T* p) {
   Vector<T> v;
   std::memcpy(&v, p, sizeof v);
   return v;
 }
 
 template <typename T>
-inline void store(T* p, Vector<T> v) {
+SVMAX_INLINE void store(T* p, Vector<T> v) {
   std::memcpy(p, &v, sizeof v);
 }
 
 template <typename T>
-inline Vector<T> splat(T x) {
+SVMAX_INLINE Vector<T> splat(T x) {
   Vector<T> v;
   for (int64_t i = 0; i < kLanes<T>; ++i) v[i] = x;
   return v;
@@ -56,7 +59,7 @@ inline Vector<T> splat(T x) {
 
 // The sum of the lanes, in a fixed order (pairwise).
 template <typename T>
-inline T sum_lanes(Vector<T> v) {
+SVMAX_INLINE T sum_lanes(Vector<T> v) {
   T lane[kLanes<T>];
   std::memcpy(lane, &v, sizeof v);
   for (int64_t width = kLanes<T> / 2; width > 0; width /= 2)
@@ -72,7 +75,7 @@ inline T sum_lanes(Vector<T> v) {
 
 // The sums of the lanes of as many float64 vectors as one has lanes, as a vector: adds while it transposes, a third of
 // the instructions of single sums.
-inline Vector<double> lane_sums(const Vector<double> (&rows)[kLanes<double>]) {
+SVMAX_INLINE Vector<double> lane_sums(const Vector<double> (&rows)[kLanes<double>]) {
 #if defined(__AVX512F__)
   Vector<double> pairs[4], fours[2];
   for (int r = 0; r < 4; ++r)
@@ -95,7 +98,7 @@ inline Vector<double> lane_sums(const Vector<double> (&rows)[kLanes<double>]) {
 }
 
 template <typename T>
-inline T dot(const T* x, const T* y, int64_t count) {
+SVMAX_INLINE T dot(const T* x, const T* y, int64_t count) {
   constexpr int64_t L = kLanes<T>;
   Vector<T> sum0 = splat(T(0)), sum1 = sum0;
   int64_t i = 0;

@@ -19,7 +19,7 @@ inline void pass(double* a, int64_t rows, const double* v, const double* w, cons
   constexpr int64_t L = kLanes<double>;
   const Vector<double> v0 = load(v), v1 = load(v + L), w0 = load(w), w1 = load(w + L), u0 = load(u), u1 = load(u + L);
   Vector<double> p0 = splat(0.0), p1 = p0;
-  const auto group = [&]<bool kBelow>(std::bool_constant<kBelow>, int64_t i, int64_t count) {
+  const auto group = [&]<bool kBelow>(std::bool_constant<kBelow>, int64_t i, int64_t count) __attribute__((always_inline)) {
     Vector<double> sums[L];
     for (int64_t r = 0; r < L; ++r) {
       sums[r] = splat(0.0);
