@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Small matrices in a row: a second thread of the SVD that they are compared with only gets in the way, tenfold where
+# two programs share the cores. Read when NumPy is loaded, which torch does.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import torch
 
 import svmax_ops
+
+torch.set_num_threads(1)  # the fixture two_threads has more
 
 BACKENDS = ("reference", "cpu")
 

@@ -62,6 +62,24 @@ def test_polar_factor_of_large_collapsed_matrices(backend, shape, noise, dtype):
     assert_polar(gradient(nuclear_norm, x), truth.to_numpy(x), dtype)
 
 
+FORMS = {  # n singular values from 1 to 1 / ratio
+    "geometric": lambda n, ratio: np.geomspace(1, 1 / ratio, n),
+    "half large, half small": lambda n, ratio: np.where(np.arange(n) < n // 2, 1, 1 / ratio),
+    "one large": lambda n, ratio: np.where(np.arange(n) < 1, 1, 1 / ratio),
+    "one small": lambda n, ratio: np.where(np.arange(n) < n - 1, 1, 1 / ratio),
+}
+
+
+@pytest.mark.parametrize("n", [16, 128])
+@pytest.mark.parametrize("ratio", [3, 10, 30, 50, 90, 110, 300, 900, 1100, 1e4, 1e5])
+@pytest.mark.parametrize("form", FORMS)
+def test_polar_factor_of_known_singular_values(backend, form, ratio, n):
+    """kappa(G) from 9 to 1e10 on both sides of every threshold; kappa alone does not say how many are small."""
+    u, v = (np.linalg.qr(truth.random(n, n, dtype=torch.float64, seed=k).numpy())[0] for k in (1, 2))
+    x = torch.from_numpy(u * FORMS[form](n, ratio) @ v).float()
+    assert_polar(gradient(nuclear_norm, x), truth.to_numpy(x), torch.float32)
+
+
 def test_float64_stays_float64_where_the_inverse_root_is_float32_numbers(backend):
     """Rows of norm one at right angles: W is the identity, which says nothing about E."""
     angle = 1 / 3

@@ -30,13 +30,18 @@ POLAR_EXCESS = 1e-5
 def polar_tolerance(singular_values: np.ndarray, dtype: torch.dtype) -> float:
     """Error allowed to P in the directions with s > 1e-4 s_1, per direction (root mean square).
 
-    ALGORITHM.md: 3e-8 from the poles, at most 6e-8 from rounding P to float32. Up to kappa(G) = 1e6 the products may be
-    done in float32: 1e-6 measured there. float64: the polar factor moves by eps s_1 / (s_i + s_j), eps 1e4 at most,
-    times a small constant for the SVD's own error.
+    float32, from ALGORITHM.md at n = 128: 3e-8 from the poles and at most 6e-8 from rounding P. Up to kappa(G) = 1e6
+    the products may be done in float32 for 1e-6 (2e-6 with both). Rounding grows with the length n of the sums: like
+    its root where it is random, like n itself where the rows are all alike, which is where kappa is large.
+
+    float64: the polar factor moves by eps s_1 / (s_i + s_j), eps 1e4 at most, times a small constant for the SVD's own
+    error; the kernels' way by E W adds eps s_1 / s_n, never more than the 3e-8 of the poles.
     """
+    largest, smallest = singular_values[0], max(singular_values[-1], 1e-30)
+    longer = max(len(singular_values) / 128, 1)
     if dtype == torch.float64:
-        return 1e-11
-    return 2e-6 if singular_values[0] <= 1e3 * singular_values[-1] else 1e-7
+        return min(3e-8, max(1e-11, 1e-15 * largest / smallest))
+    return 2e-6 * math.sqrt(longer) if largest <= 1e3 * smallest else 1e-7 * longer
 
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:
