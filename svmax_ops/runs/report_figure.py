@@ -11,7 +11,12 @@ from matplotlib.axes import Axes
 
 from svmax_ops.runs import plots
 from svmax_ops.runs.groups import Group
-from svmax_ops.runs.retrieval.figures import finish_singular_values, reference_lines, singular_value_curve
+from svmax_ops.runs.retrieval.figures import (
+    finish_singular_values,
+    limit_recall,
+    reference_lines,
+    singular_value_curve,
+)
 
 _VARIANT_FIELDS = ("regularizer", "svmax_weight", "spread_out_weight", "center", "bounded")
 
@@ -26,6 +31,7 @@ def draw(groups: Sequence[Group], path: Path) -> None:
     styles = {variant: _style(variant, variants) for variant in variants}
     figure = plots.figure(1.1 + 2.1 * len(columns), 6.2)
     grid = figure.subplots(3, len(columns), squeeze=False, sharey="row")
+    limit_recall(grid[0, 0], _highest_recall(groups))  # shared by the row
     for column, (title, members) in enumerate(columns.items()):
         recall, spread, spectrum = grid[:, column]
         for group in members:
@@ -35,7 +41,7 @@ def draw(groups: Sequence[Group], path: Path) -> None:
             values = np.mean([run.network[-1]["singular_values"] for run in group.runs], axis=0)
             singular_value_curve(spectrum, values.tolist(), **{**style, "marker": ""})
         reference_lines(recall, members[0].runs[0].lines, named=column == len(columns) - 1)
-        recall.set(title=title, ylim=(0, 100), xlabel="iteration")
+        recall.set(title=title, xlabel="iteration")
         spread.set(ylim=(0, 1), xlabel="iteration")
         finish_singular_values(spectrum)
         last = max(run.network[-1]["step"] for group in members for run in group.runs)
@@ -47,6 +53,11 @@ def draw(groups: Sequence[Group], path: Path) -> None:
     handles, labels = _legend(grid)
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
     plots.save(figure, path)
+
+
+def _highest_recall(groups: Sequence[Group]) -> float:
+    tests = [line for group in groups for run in group.runs for line in run.lines if line["split"] == "test"]
+    return 100 * max(line["recall_at_1"] for line in tests)
 
 
 def _curve(axes: Axes, group: Group, measure: str, scale: float, style: dict[str, Any]) -> None:

@@ -47,8 +47,9 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     spread.set(title="spread (0 collapsed, 1 even)", ylim=(0, 1))
     spread.legend(loc="best")
     recall.plot(test_steps, [100 * line["recall_at_1"] for line in tests], "o-", color=plots.BLUE, ms=3)
+    limit_recall(recall, 100 * max(line["recall_at_1"] for line in [*tests, baselines(lines)["pixels"]]))
     reference_lines(recall, lines)
-    recall.set(title="R@1 on unseen classes, %", ylim=(0, 100))
+    recall.set_title("R@1 on unseen classes, %")
     for axes in (loss, spread, recall):
         axes.set_xlabel("iteration")
         axes.set_xlim(0, lines[-1]["step"])
@@ -56,16 +57,24 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def reference_lines(axes: Axes, lines: list[dict[str, Any]], named: bool = True) -> None:
-    """What R@1 has to be compared with: raw pixels, the untrained network, chance; named beside the axes."""
-    levels = baselines(lines)
-    for name, style in (("pixels", "--"), ("untrained", "-."), ("chance", ":")):
-        level = 100 * levels[name]["recall_at_1"]
-        axes.axhline(level, color=plots.GREY, ls=style, lw=0.9, zorder=1)
+    """What R@1 has to be compared with: chance, the untrained network, raw pixels; named beside the finished axes."""
+    levels = {name: 100 * line["recall_at_1"] for name, line in baselines(lines).items()}
+    styles = {"pixels": "--", "untrained": "-.", "chance": ":"}
+    lowest = -math.inf
+    for name, level in sorted(levels.items(), key=lambda item: item[1]):
+        axes.axhline(level, color=plots.GREY, ls=styles[name], lw=0.9, zorder=1)
+        lowest = max(level, lowest)
         if named:
             axes.annotate(
-                name, (1, level), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+                name, (1, lowest), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
                 ha="left", va="center", fontsize=7, color="#555555",
             )  # fmt: skip
+        lowest += 0.07 * axes.get_ylim()[1]  # the next name at least its own height above
+
+
+def limit_recall(axes: Axes, highest: float) -> None:
+    """Percent from 0 to a round number above ``highest``."""
+    axes.set_ylim(0, min(100, 10 * math.ceil(highest / 10 + 0.3)))
 
 
 def draw_neighbours(embeddings: Tensor, test: Pictures, path: Path) -> None:
