@@ -142,7 +142,12 @@ def _below_autograd(op: Any, keyset: Any, *args: Tensor, **options: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         if keyset is None:
             return op(*args, **options)
-        return op.redispatch(keyset & torch._C._after_autograd_keyset, *args, **options)
+        keyset = keyset & torch._C._after_autograd_keyset
+        if not torch._C._are_functorch_transforms_active():
+            return op.redispatch(keyset, *args, **options)
+        # An autograd function's forward runs with both modes off; the outer transforms of torch.func are still to come.
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+            return op.redispatch(keyset, *args, **options)
 
 
 def _not_differentiable(name: str) -> Callable[[Any], Callable[..., Any]]:

@@ -22,7 +22,7 @@ inline bool pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
     for (int64_t j = 0; j < n; ++j) {
       const double x = weight[i * n + j];
       w[i * w_row + j] = T(x);
-      row_exact &= double(T(x)) == x;
+      row_exact &= std::is_same_v<T, double> || double(T(x)) == x;
     }
     for (int64_t j = n; j < w_row; ++j) w[i * w_row + j] = 0;
     exact &= row_exact;
@@ -93,8 +93,9 @@ void backward_rows(const Rows<scalar_t>& rows, double grad, const double* weight
   // The mean is cheap to take again, and d numbers less are kept between forward and backward.
   if (rows.center) mean_row(rows, row_norms, mean, row);
   scalar_t* out = static_cast<scalar_t*>(dx);
-  // spectral.h has W be float32 numbers where float32 products are good enough.
-  if (!backward_in<float>(rows, grad, weight, row_norms, mean, out, space.w32, space.e32, row, pool))
+  // spectral.h has W be float32 numbers where float32 products are good enough. Never for float64 input.
+  if (std::is_same_v<scalar_t, double> ||
+      !backward_in<float>(rows, grad, weight, row_norms, mean, out, space.w32, space.e32, row, pool))
     backward_in<double>(rows, grad, weight, row_norms, mean, out, space.w64, space.e64, row, pool);
 }
 

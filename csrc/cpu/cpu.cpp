@@ -36,7 +36,11 @@ const std::vector<InstructionSet>& instruction_sets() {  // best first
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma")},
       {"avx2", &avx2::kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
+#ifdef __aarch64__
+      {"neon", &neon::kernels, true},
+#else
       {"baseline", &baseline::kernels, true},
+#endif
   };
   return sets;
 }

@@ -69,6 +69,18 @@ inline void choose_poles(const double* diagonal, const double* off, int64_t n, c
   }
 }
 
+// tr((T + shift)^(-1)) = d/dx log det(T + shift + x) = sum_i q_i' / q_i, over the pivots q_i of L D L'.
+inline double inverse_trace(const double* diagonal, const double* off, int64_t n, double shift) {
+  double pivot = diagonal[0] + shift, slope = 1, sum = 1 / pivot;
+  for (int64_t i = 1; i < n; ++i) {
+    const double ratio = off[i - 1] / pivot;
+    slope = 1 + ratio * ratio * slope;
+    pivot = diagonal[i] + shift - off[i - 1] * ratio;
+    sum += slope / pivot;
+  }
+  return sum;
+}
+
 // For every pole the factors of (T + shift + pole)^(-1), from the bottom up: ratio[i] couples i to i - 1, inverse[i] is
 // the diagonal entry times the weight. Both [n, poles.stride]. Returns tr((T + shift)^(1/2)).
 //

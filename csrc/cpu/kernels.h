@@ -67,9 +67,15 @@ struct Kernels {
   int64_t (*workspace_bytes)(const Workspace&);
 };
 
+#ifdef __aarch64__
+namespace neon {
+extern const Kernels kernels;
+}
+#else
 namespace baseline {
 extern const Kernels kernels;
 }
+#endif
 #ifdef SVMAX_X86
 namespace avx2 {
 extern const Kernels kernels;
