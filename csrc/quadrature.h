@@ -57,8 +57,7 @@ inline double quarter_period(double complementary) {
 inline Quadrature quadrature_for_octave(int octave) {
   const double pi = std::acos(-1.0), m = std::ldexp(1.0, -octave);  // the interval [m, 1]
   Quadrature rule;
-  rule.count =
-      int(std::ceil((octave * std::log(2.0) + 3) * std::log(1 / kQuadratureTolerance) / (2 * pi * pi)));
+  rule.count = int(std::ceil((octave * std::log(2.0) + 3) * std::log(1 / kQuadratureTolerance) / (2 * pi * pi)));
   const double quarter = quarter_period(m);
   for (int j = 0; j < rule.count; ++j) {
     const Elliptic at = jacobi_elliptic((j + 0.5) * quarter / rule.count, m);

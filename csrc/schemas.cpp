@@ -6,10 +6,12 @@ STABLE_TORCH_LIBRARY(svmax, m) {
   // The three stages.
   // x [..., b, d] -> gram [..., n, n] float64, row_norms [..., b] float64 ([..., 0] when not normalised)
   m.def("gram(Tensor x, *, bool normalize, bool center) -> (Tensor gram, Tensor row_norms)");
-  // gram [..., n, n] float64 -> nuclear_norm [...] float64, inverse_sqrt [..., n, n] float64 ([..., 0, 0] when not needed)
+  // gram [..., n, n] float64 -> nuclear_norm [...] float64, inverse_sqrt [..., n, n] float64 ([..., 0, 0] when not
+  // needed)
   m.def("spectral(Tensor gram, *, bool need_inverse_sqrt) -> (Tensor nuclear_norm, Tensor inverse_sqrt)");
   // grad [...], weight = slope * inverse_sqrt [..., n, n] -> dx [..., b, d] in x's dtype, contiguous.
-  // `objective` names the function of the nuclear norm whose slope is in `weight`; only the derivative of this op needs it.
+  // `objective` names the function of the nuclear norm whose slope is in `weight`; only the derivative of this op needs
+  // it.
   m.def(
       "backward(Tensor grad, Tensor x, Tensor weight, Tensor row_norms, *, str objective, bool normalize, bool center)"
       " -> Tensor");

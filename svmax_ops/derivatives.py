@@ -9,8 +9,8 @@ Along a direction :math:`\dot E`, with :math:`C = U^\top \dot E V`, A and B its 
 
     K_{ij} = A_{ij} \frac{g_i - g_j}{s_i - s_j} + B_{ij} \frac{g_i + g_j}{s_i + s_j}, \qquad K_{ii} = \dot g_i .
 
-For the nuclear norm g is constant and the quotient with :math:`s_i - s_j` is absent: repeated singular values are harmless.
-These serve second derivatives and forward mode only; the ordinary gradient is the kernels' work.
+For the nuclear norm g is constant and the quotient with :math:`s_i - s_j` is absent: repeated singular values are
+harmless. These serve second derivatives and forward mode only; the ordinary gradient is the kernels' work.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def of_objective_gradient(
 def of_singular_values_gradient(
     x: Tensor, v: Tensor, grad: Tensor, grad_dot: Tensor | None, *, normalize: bool, center: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradient ``U diag(grad) V'`` along v (and grad_dot): (ds along v ``[..., n]``, derivative ``[..., b, d]``)."""
+    """``U diag(grad) V'`` along v (and grad_dot): (ds along v ``[..., n]``, derivative ``[..., b, d]``)."""
     path = _path(x, v, normalize, center)
     grad = grad.to(torch.float64)
     moved = torch.zeros_like(grad) if grad_dot is None else grad_dot.to(torch.float64)

@@ -45,12 +45,13 @@ def svmax_loss(
     2.718
     """
     _check("svmax_loss", "embeddings", embeddings, group)
+    backend = backends.choose("svmax_loss", embeddings)
     if not bounded:
-        return backends.choose("svmax_loss", embeddings).objective(embeddings, "svmax_loss_unbounded", normalize, center)
+        return backend.objective(embeddings, "svmax_loss_unbounded", normalize, center)
     b, d = embeddings.shape[-2:]
     if b < 2 or (d < 2 and not center):
         raise ValueError(f"svmax_loss: embeddings must be {_undefined_bounds(b, d, center)} Use bounded=False.")
-    return backends.choose("svmax_loss", embeddings).objective(embeddings, "svmax_loss", normalize, center)
+    return backend.objective(embeddings, "svmax_loss", normalize, center)
 
 
 def mean_singular_value(

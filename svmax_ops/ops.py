@@ -257,7 +257,5 @@ _AUTOGRAD: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "backward": _gradient_rule("backward", derivatives.of_objective_gradient),
     "objective": _forward_rule("objective"),
     "singular_values": _forward_rule("singular_values"),
-    "singular_values_backward": _gradient_rule(
-        "singular_values_backward", derivatives.of_singular_values_gradient
-    ),
+    "singular_values_backward": _gradient_rule("singular_values_backward", derivatives.of_singular_values_gradient),
 }

@@ -30,8 +30,8 @@ inline bool pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
   return exact;
 }
 
-// dx [b, d] contiguous, in blocks of rows of dl/dE = A B: A = E, B = W when tall, A = W, B = E when wide. Returns false,
-// with nothing done, when W does not fit T.
+// dx [b, d] contiguous, in blocks of rows of dl/dE = A B: A = E, B = W when tall, A = W, B = E when wide. Returns
+// false, with nothing done, when W does not fit T.
 template <typename T, typename scalar_t>
 bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, const double* row_norms,
                  const double* mean, scalar_t* dx, Buffer<T>& w_memory, Buffer<T>& e_memory, double* row,

@@ -1,4 +1,5 @@
-// Registers the CPU kernels with torch's dispatcher, chooses the instruction set, and spreads batches over torch's pool.
+// Registers the CPU kernels with torch's dispatcher, chooses the instruction set, and spreads batches over torch's
+// pool.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -63,7 +64,8 @@ const QuadratureTable& quadrature() {
 
 // ---- scratch memory, kept by each thread for its next call unless it is large
 
-constexpr int64_t kKeptBytes = 16 << 20;  // the scratch of a 512x512 matrix; page faults cost a small call more than its work
+constexpr int64_t kKeptBytes =
+    16 << 20;  // the scratch of a 512x512 matrix; page faults cost a small call more than its work
 
 class WorkspaceLease {
  public:
@@ -358,8 +360,7 @@ std::tuple<Tensor, Tensor, Tensor> singular_values_cpu(const Tensor x, bool norm
     if (!decomposition) {
       kernels().singular_values(in.at(i), s.data(), g, doubles(row_norms) + i * in.norms(), workspace, pool);
     } else {
-      if (decomposition->finite[size_t(i)])
-        std::copy_n(doubles(decomposition->values) + i * in.n, in.n, s.data());
+      if (decomposition->finite[size_t(i)]) std::copy_n(doubles(decomposition->values) + i * in.n, in.n, s.data());
       if (g != nullptr) std::fill_n(g, in.n * in.n, 0.0);  // the backward decomposes E again instead
     }
     for (int64_t k = 0; k < in.n; ++k) write(values, i * in.n + k, s[size_t(k)]);
@@ -398,8 +399,7 @@ Tensor singular_values_backward_cpu(const Tensor grad, const Tensor x, const Ten
         if (!std::isfinite(at[j])) finite[size_t(i)] = 0;
       if (!finite[size_t(i)]) std::fill_n(at, in.n * in.n, 0.0);
     }
-    std::array<StableIValue, 2> stack{torch::stable::detail::from(gram),
-                                      torch::stable::detail::from(std::string("L"))};
+    std::array<StableIValue, 2> stack{torch::stable::detail::from(gram), torch::stable::detail::from(std::string("L"))};
     TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linalg_eigh", "", stack.data(), TORCH_ABI_VERSION));
     const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);
     const Tensor vectors = torch::stable::detail::to<Tensor>(stack[1]);

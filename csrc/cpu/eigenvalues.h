@@ -1,5 +1,6 @@
 // Eigenvalues of a tridiagonal matrix without eigenvectors: root-free implicit QL (Pal, Walker, Kahan; Parlett, "The
-// Symmetric Eigenvalue Problem", section 8.15). O(n^2); one division a step where the textbook QL has a square root too.
+// Symmetric Eigenvalue Problem", section 8.15). O(n^2); one division a step where the textbook QL has a square root
+// too.
 #pragma once
 #include <cmath>
 
@@ -12,7 +13,7 @@ inline void tridiagonal_eigenvalues(double* d, double* off, int64_t n) {
   constexpr double kEps = 2.220446049250313e-16;
   constexpr int kMostSteps = 60;  // an eigenvalue takes 1.7 on average; the limit only stops a NaN
   double largest = 0;
-  for (int64_t i = 0; i < n; ++i) 
+  for (int64_t i = 0; i < n; ++i)
     if (std::fabs(d[i]) > largest) largest = std::fabs(d[i]);
   // A coupling this small moves no eigenvalue by more than 1e-3 of what the decomposition's rounding already did.
   const double negligible = (1e-3 * kEps * largest) * (1e-3 * kEps * largest);

@@ -8,8 +8,8 @@
 
 namespace svmax::SVMAX_ISA {
 
-constexpr int64_t kPackedRows = 256;           // rows of E at a time: 272 KB of float64 at d = 128, within L2
-constexpr int64_t kPackedNumbers = 1 << 17;    // and fewer of them where they are long: 1 MB
+constexpr int64_t kPackedRows = 256;         // rows of E at a time: 272 KB of float64 at d = 128, within L2
+constexpr int64_t kPackedNumbers = 1 << 17;  // and fewer of them where they are long: 1 MB
 
 struct GramWorkspace {
   Buffer<double> packed, mean, row;

@@ -120,8 +120,8 @@ constexpr int64_t kDiagonal = 16;  // the diagonal blocks that a block-lower hal
 // this they would end as subnormal numbers, which processors multiply at a hundredth of their speed.
 constexpr double kNothing = 1e-30;
 
-// f [n rounded up to kDiagonal, f_row]: the block-lower half of T^(-1/2), zeros in the padding. Row i of the inverse for
-// one pole is row i - 1 times ratio[i], with inverse[i] on the diagonal. rows: poles.count * f_row numbers.
+// f [n rounded up to kDiagonal, f_row]: the block-lower half of T^(-1/2), zeros in the padding. Row i of the inverse
+// for one pole is row i - 1 times ratio[i], with inverse[i] on the diagonal. rows: poles.count * f_row numbers.
 template <typename T>
 void sum_poles(int64_t n, const Poles& poles, const double* ratio, const double* inverse, T* f, int64_t f_row,
                double* rows) {
@@ -180,7 +180,8 @@ void back_transform(T* w, int64_t w_row, int64_t n, const double* reflectors, in
     const int64_t k1 = smaller(k0 + P, n), reach = k1 - 1;  // vectors of the panel have `reach` entries at the most
     for (int64_t k = 0; k < P; ++k) {
       T* v_k = v + k * w_row;
-      for (int64_t j = 0; j < w_row; ++j) v_k[j] = k0 + k < k1 && j < reach ? T(reflectors[(k0 + k) * r_row + j]) : T(0);
+      for (int64_t j = 0; j < w_row; ++j)
+        v_k[j] = k0 + k < k1 && j < reach ? T(reflectors[(k0 + k) * r_row + j]) : T(0);
       for (int64_t j = 0; j < w_row; ++j) left[k * w_row + j] = -v_k[j];
       for (int64_t j = 0; j < reach; ++j) columns[j * P + k] = v_k[j];
     }
@@ -207,11 +208,11 @@ void back_transform(T* w, int64_t w_row, int64_t n, const double* reflectors, in
       row[k] = factor;
       for (int64_t l = 0; l < P; ++l) s[k * P + l] = s_columns[l * P + k] = row[l];
     }
-    product<T>(P, n, P, s, P, 1, y, w_row, right, w_row, false);                // Z' = S (w V)'
-    product<T>(P, P, reach, right, w_row, 1, columns, P, zv, P, false);         // Z'V
-    product<T>(P, P, P, zv, P, 1, s_columns, P, m, P, false);                   // M' = (Z'V) S' = M
+    product<T>(P, n, P, s, P, 1, y, w_row, right, w_row, false);         // Z' = S (w V)'
+    product<T>(P, P, reach, right, w_row, 1, columns, P, zv, P, false);  // Z'V
+    product<T>(P, P, P, zv, P, 1, s_columns, P, m, P, false);            // M' = (Z'V) S' = M
     for (int64_t l = 0; l < P * P; ++l) m[l] *= T(-0.5);
-    product<T>(P, reach, P, m, P, 1, v, w_row, right, w_row, true);             // X' = Z' - M V' / 2
+    product<T>(P, reach, P, m, P, 1, v, w_row, right, w_row, true);  // X' = Z' - M V' / 2
     for (int64_t k = 0; k < P; ++k)
       for (int64_t j = 0; j < n_up; ++j) left[(P + k) * w_row + j] = -right[k * w_row + j];
     // w += [-V, -X] [X, V]', in the columns that V reaches; below its reach V's own rows are zero.
@@ -222,8 +223,8 @@ void back_transform(T* w, int64_t w_row, int64_t n, const double* reflectors, in
       for (int64_t j = begin * kStrip; j < smaller(end * kStrip, reach); j += kStrip) {
         const int64_t width = smaller(kStrip, n - j);
         product<T>(split - j, width, 2 * P, left + j, 1, w_row, right + j, w_row, w + j * w_row + j, w_row, true);
-        product<T>(n - split, width, P, left + P * w_row + split, 1, w_row, v + j, w_row, w + split * w_row + j,
-                   w_row, true);
+        product<T>(n - split, width, P, left + P * w_row + split, 1, w_row, v + j, w_row, w + split * w_row + j, w_row,
+                   true);
       }
     });
   }

@@ -18,8 +18,13 @@ Spaces& spaces(Workspace& workspace) { return reinterpret_cast<Spaces&>(workspac
 
 template <typename scalar_t>
 Rows<scalar_t> rows_of(const Input& input) {
-  return {static_cast<const scalar_t*>(input.x), input.b,         input.d,     input.row_stride,
-          input.column_stride,                   input.normalize, input.center};
+  return {static_cast<const scalar_t*>(input.x),
+          input.b,
+          input.d,
+          input.row_stride,
+          input.column_stride,
+          input.normalize,
+          input.center};
 }
 
 // f(rows) with the rows in the input's own type.
@@ -49,8 +54,8 @@ void gram(const Input& input, double* out, double* row_norms, Workspace& workspa
   gram_in_place(input, row_norms, spaces(workspace), pool).write_symmetric(out);
 }
 
-double spectral(const double* gram, int64_t n, double* inverse_sqrt, const QuadratureTable& table,
-                Workspace& workspace, const Pool& pool) {
+double spectral(const double* gram, int64_t n, double* inverse_sqrt, const QuadratureTable& table, Workspace& workspace,
+                const Pool& pool) {
   SpectralWorkspace& space = spaces(workspace).spectral;
   const Panels g(space.g.reserve(Panels::size(n)), n);
   g.read_symmetric(gram);
@@ -117,8 +122,9 @@ int64_t workspace_bytes(const Workspace& workspace) {
   const auto bytes = [](const auto&... buffers) { return (buffers.bytes() + ...); };
   const SpectralWorkspace& s = space.spectral;
   const BackwardWorkspace& back = space.backward;
-  return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.reflectors, s.tridiagonal, s.vectors, s.poles, s.rows, s.w,
-               s.panels, s.float_w, s.float_panels, back.mean, back.row, back.w64, back.e64, back.w32, back.e32);
+  return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.reflectors, s.tridiagonal, s.vectors, s.poles,
+               s.rows, s.w, s.panels, s.float_w, s.float_panels, back.mean, back.row, back.w64, back.e64, back.w32,
+               back.e32);
 }
 
 Workspace* new_workspace() { return reinterpret_cast<Workspace*>(new Spaces); }
@@ -126,9 +132,9 @@ void delete_workspace(Workspace* workspace) { delete reinterpret_cast<Spaces*>(w
 
 }  // namespace
 
-const Kernels kernels = {new_workspace, delete_workspace, gram,       spectral, backward,
-                         objective,     singular_values,  embeddings, sum_of_outer_products,
-                         workspace_bytes};
+const Kernels kernels = {
+    new_workspace, delete_workspace,      gram,           spectral, backward, objective, singular_values,
+    embeddings,    sum_of_outer_products, workspace_bytes};
 
 }  // namespace SVMAX_ISA
 }  // namespace svmax

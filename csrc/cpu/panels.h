@@ -1,4 +1,5 @@
-// The lower half of a symmetric float64 matrix in panels of columns, each contiguous: how G goes from `gram` to `spectral`.
+// The lower half of a symmetric float64 matrix in panels of columns, each contiguous: how G goes from `gram` to
+// `spectral`.
 #pragma once
 #include "pool.h"
 #include "product.h"
@@ -18,9 +19,7 @@ struct Panels {
 
   // Row i of the panel that begins with column j.
   double* at(int64_t i, int64_t j) const { return data + j * rows + i * kPanelColumns; }
-  double& element(int64_t i, int64_t j) const {
-    return at(i, j / kPanelColumns * kPanelColumns)[j % kPanelColumns];
-  }
+  double& element(int64_t i, int64_t j) const { return at(i, j / kPanelColumns * kPanelColumns)[j % kPanelColumns]; }
 
   void clear_padding() const {
     if (n < rows) std::memset(at(0, rows - kPanelColumns), 0, size_t(rows * kPanelColumns) * sizeof(double));
@@ -46,7 +45,8 @@ struct Panels {
   }
 };
 
-// The lower half of g = left'right, or that added to it. left, right: [depth, row], row >= n rounded up to kPanelColumns.
+// The lower half of g = left'right, or that added to it. left, right: [depth, row], row >= n rounded up to
+// kPanelColumns.
 inline void add_products(const double* left, const double* right, int64_t row, int64_t depth, const Panels& g,
                          bool accumulate, const Pool& pool) {
   constexpr int64_t kRows = 64;

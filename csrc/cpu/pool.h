@@ -19,8 +19,7 @@ struct Pool {
       return;
     }
     run(
-        count, grain,
-        [](int64_t begin, int64_t end, void* context) { (*static_cast<const F*>(context))(begin, end); },
+        count, grain, [](int64_t begin, int64_t end, void* context) { (*static_cast<const F*>(context))(begin, end); },
         const_cast<void*>(static_cast<const void*>(&f)));
   }
 };

@@ -1,4 +1,5 @@
-// Matrix products in registers: C (+)= A B, with A read element by element (any strides, so also transposed) and B by rows.
+// Matrix products in registers: C (+)= A B, with A read element by element (any strides, so also transposed) and B by
+// rows.
 #pragma once
 #include <type_traits>
 
@@ -11,8 +12,8 @@ constexpr int64_t kDepth = 256;  // products added up in registers before C is t
 
 // c[R, V vectors] (+)= a[R, k] b[k, V vectors]
 template <typename T, int R, int V>
-SVMAX_INLINE void product_tile(int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row,
-                               T* c, int64_t c_row, bool accumulate) {
+SVMAX_INLINE void product_tile(int64_t k, const T* a, int64_t a_row, int64_t a_column, const T* b, int64_t b_row, T* c,
+                               int64_t c_row, bool accumulate) {
   constexpr int64_t L = kLanes<T>;
   Vector<T> sum[R][V];
   for (int i = 0; i < R; ++i)

@@ -80,7 +80,8 @@ void norms_and_mean(const Rows<scalar_t>& rows, double* row_norms, double* mean,
   if (rows.center) mean_row(rows, row_norms, mean, row);
 }
 
-// row[d] = e_i, the row of E: normalised, then centred. Mean first, then products: G - b mean mean' cancels at collapse.
+// row[d] = e_i, the row of E: normalised, then centred. Mean first, then products: G - b mean mean' cancels at
+// collapse.
 template <typename scalar_t>
 inline void read_embedding(const Rows<scalar_t>& rows, int64_t i, const double* row_norms, const double* mean,
                            double* row) {

@@ -1,5 +1,5 @@
-// The element types of the input. float16 and bfloat16 are read and written bit by bit: the stage headers know no torch,
-// and not every compiler we accept has these types.
+// The element types of the input. float16 and bfloat16 are read and written bit by bit: the stage headers know no
+// torch, and not every compiler we accept has these types.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -49,7 +49,7 @@ inline float from_double<float>(double x) {
 template <>
 inline BFloat16 from_double<BFloat16>(double x) {
   const uint32_t bits = bits_of_float(float(x));
-  if (x != x) return {uint16_t((bits >> 16) | 0x40u)};               // stays a NaN
+  if (x != x) return {uint16_t((bits >> 16) | 0x40u)};              // stays a NaN
   return {uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};  // to nearest, ties to even
 }
 template <>

@@ -8,10 +8,10 @@
 
 namespace svmax::SVMAX_ISA {
 
-// Where float32 arithmetic is enough. The rounding of W shows in P times the singular values, so its error there is about
-// eps times q = sqrt(tr(G) tr(G^-1)) / n, root mean square of s times that of 1 / s: 1 when all are equal, 2.9 for a
-// random 144x128 batch. Measured, n = 9 to 300: 5e-7 q with W computed in float32, 1.5e-7 q with W rounded to float32 and
-// multiplied so. The condition number alone would not do: at kappa(G) = 100 with half of them small q is 5.
+// Where float32 arithmetic is enough. The rounding of W shows in P times the singular values, so its error there is
+// about eps times q = sqrt(tr(G) tr(G^-1)) / n, root mean square of s times that of 1 / s: 1 when all are equal, 2.9
+// for a random 144x128 batch. Measured, n = 9 to 300: 5e-7 q with W computed in float32, 1.5e-7 q with W rounded to
+// float32 and multiplied so. The condition number alone would not do: at kappa(G) = 100 with half of them small q is 5.
 constexpr double kSpreadForFloatTransform = 4;
 constexpr double kSpreadForFloatProduct = 10;
 // Beyond it the shift that keeps T positive definite shows in the sum over the poles; N then comes from eigenvalues.
@@ -68,9 +68,9 @@ inline void roots_of_eigenvalues(const Tridiagonal& t, double* values, SpectralW
   std::memcpy(values, t.diagonal, size_t(t.n) * sizeof(double));
   std::memcpy(off, t.off, size_t(t.n) * sizeof(double));
   tridiagonal_eigenvalues(values, off, t.n);
-  // A Gram matrix has no negative eigenvalues: those there are show how large the rounding of its sums was. Rounding has
-  // no sign, so where all eigenvalues of that size add up to almost nothing they are rounding too, and zero; true ones
-  // among them would show. Else, at rank one, 64 roots of 1e-16 would add 5e-7 to the nuclear norm.
+  // A Gram matrix has no negative eigenvalues: those there are show how large the rounding of its sums was. Rounding
+  // has no sign, so where all eigenvalues of that size add up to almost nothing they are rounding too, and zero; true
+  // ones among them would show. Else, at rank one, 64 roots of 1e-16 would add 5e-7 to the nuclear norm.
   double least = 0, sum = 0, size = 0;
   for (int64_t i = 0; i < t.n; ++i) least = values[i] < least ? values[i] : least;
   const double small = -8 * least;
@@ -148,8 +148,8 @@ double nuclear_norm_and_inverse_sqrt(const Tridiagonal& t, double* inverse_sqrt,
     inverse_sqrt_as<float>(t, poles, ratio, inverse, factor, true, inverse_sqrt, space.float_w, space.float_panels,
                            space, pool);
   else
-    inverse_sqrt_as<double>(t, poles, ratio, inverse, factor, fits && spread <= kSpreadForFloatProduct,
-                            inverse_sqrt, space.w, space.panels, space, pool);
+    inverse_sqrt_as<double>(t, poles, ratio, inverse, factor, fits && spread <= kSpreadForFloatProduct, inverse_sqrt,
+                            space.w, space.panels, space, pool);
   return norm;
 }
 

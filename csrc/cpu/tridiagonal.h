@@ -19,24 +19,25 @@ inline void pass(double* a, int64_t rows, const double* v, const double* w, cons
   constexpr int64_t L = kLanes<double>;
   const Vector<double> v0 = load(v), v1 = load(v + L), w0 = load(w), w1 = load(w + L), u0 = load(u), u1 = load(u + L);
   Vector<double> p0 = splat(0.0), p1 = p0;
-  const auto group = [&]<bool kBelow>(std::bool_constant<kBelow>, int64_t i, int64_t count) __attribute__((always_inline)) {
-    Vector<double> sums[L];
-    for (int64_t r = 0; r < L; ++r) {
-      sums[r] = splat(0.0);
-      if (r >= count) continue;
-      double* at = a + (i + r) * kPanelColumns;
-      const Vector<double> x0 = load(at) - v[i + r] * w0 - w[i + r] * v0;
-      const Vector<double> x1 = load(at + L) - v[i + r] * w1 - w[i + r] * v1;
-      store(at, x0);
-      store(at + L, x1);
-      sums[r] = x0 * u0 + x1 * u1;
-      if (kBelow) {
-        p0 += x0 * u[i + r];
-        p1 += x1 * u[i + r];
-      }
-    }
-    store(p + i, load(p + i) + lane_sums(sums));
-  };
+  const auto group = [&]<bool kBelow>(std::bool_constant<kBelow>, int64_t i, int64_t count)
+                         __attribute__((always_inline)) {
+                           Vector<double> sums[L];
+                           for (int64_t r = 0; r < L; ++r) {
+                             sums[r] = splat(0.0);
+                             if (r >= count) continue;
+                             double* at = a + (i + r) * kPanelColumns;
+                             const Vector<double> x0 = load(at) - v[i + r] * w0 - w[i + r] * v0;
+                             const Vector<double> x1 = load(at + L) - v[i + r] * w1 - w[i + r] * v1;
+                             store(at, x0);
+                             store(at + L, x1);
+                             sums[r] = x0 * u0 + x1 * u1;
+                             if (kBelow) {
+                               p0 += x0 * u[i + r];
+                               p1 += x1 * u[i + r];
+                             }
+                           }
+                           store(p + i, load(p + i) + lane_sums(sums));
+                         };
   int64_t i = 0;
   for (; i < smaller(kPanelColumns, rows); i += L) group(std::false_type{}, i, rows - i);
   for (; i + L <= rows; i += L) group(std::true_type{}, i, L);
