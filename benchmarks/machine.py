@@ -26,7 +26,7 @@ def machine() -> dict[str, Any]:
         "device": "cpu",
         "cpu": where["cpu"],
         "cores": where["cores"],
-        "instruction_set": native.describe().get("instruction set", "native library not available"),
+        "instruction_set": native.instruction_set() or "native library not available",
         "load": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,
         "python": platform.python_version(),
