@@ -56,6 +56,7 @@ def spectrum(embeddings: Tensor, *, normalize: bool = True, center: bool = False
     mean = total / d
     share = singular_values / torch.where(total == 0, 1, total)[..., None]
     entropy = -torch.xlogy(share, share).sum(-1)
+    smallest = singular_values[..., -1]
     return Spectrum(
         singular_values=singular_values,
         mean=mean,
@@ -63,5 +64,5 @@ def spectrum(embeddings: Tensor, *, normalize: bool = True, center: bool = False
         upper=upper,
         spread=(mean - lower) / (upper - lower),
         effective_rank=torch.where(total == 0, 0, entropy.exp()),
-        condition=singular_values[..., 0] / singular_values[..., -1],
+        condition=torch.where(smallest == 0, torch.inf, singular_values[..., 0] / smallest),
     )

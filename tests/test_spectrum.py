@@ -74,3 +74,7 @@ def test_a_nan_is_reported_not_hidden(backend):
     for field in (report.singular_values, report.mean, report.spread, report.effective_rank, report.condition):
         assert field[0].isfinite().all()
         assert field[1].isnan().all()
+
+
+def test_condition_of_a_zero_matrix_is_infinite(backend):
+    assert spectrum(torch.zeros(4, 3)).condition == float("inf")

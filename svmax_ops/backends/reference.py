@@ -1,6 +1,7 @@
 """The reference: torch.linalg in float64, on any device, differentiated by torch itself.
 
-Fallback where there is no kernel, oracle of the tests and baseline of the benchmarks in one.
+Fallback where there is no kernel, oracle of the tests and baseline of the benchmarks in one. Its second derivative is
+torch's own, with 1 / (s_i^2 - s_j^2): NaN at exactly repeated singular values, where the native kernels' is finite.
 """
 
 from __future__ import annotations
