@@ -9,8 +9,8 @@ namespace svmax::SVMAX_ISA {
 constexpr int64_t kBlockRows = 64;  // rows of dX at a time
 
 struct BackwardWorkspace {
-  Buffer<double> mean, row, w64, e64;
-  Buffer<float> w32, e32;
+  Buffer<double> mean, row, w64, e64, block64;
+  Buffer<float> w32, e32, block32;
 };
 
 // w [n, n] as T, leading dimension w_row. Returns whether nothing was rounded.
@@ -34,8 +34,8 @@ inline bool pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
 // false, with nothing done, when W does not fit T.
 template <typename T, typename scalar_t>
 bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, const double* row_norms,
-                 const double* mean, scalar_t* dx, Buffer<T>& w_memory, Buffer<T>& e_memory, double* row,
-                 const Pool& pool) {
+                 const double* mean, scalar_t* dx, Buffer<T>& w_memory, Buffer<T>& e_memory, Buffer<T>& block_memory,
+                 Buffer<double>& row_memory, const Pool& pool) {
   const int64_t b = rows.b, d = rows.d, n = smaller(b, d);
   const bool tall = b >= d;
   const int64_t n_row = leading_dimension<T>(n), d_row = leading_dimension<T>(d);
@@ -44,13 +44,16 @@ bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, 
   T* whole_e = nullptr;  // wide: every block of rows needs all of E
   if (!tall) {
     whole_e = e_memory.reserve(b * d_row);
-    pack_rows(rows, 0, b, row_norms, mean, whole_e, d_row, row);
+    pack_rows(rows, 0, b, row_norms, mean, whole_e, d_row, row_memory.reserve(d));
   }
   const int64_t blocks = (b + kBlockRows - 1) / kBlockRows;
   const int64_t grain = larger(1, kParallelProducts / (kBlockRows * n * d));
   pool.each(blocks, grain, [&](int64_t begin, int64_t end) {
-    Buffer<T> own;  // of this thread: E and dl/dE of a block, and one normalised row
-    Buffer<double> own_row;
+    // Of this thread: E and dl/dE of a block, and one normalised row. The thread that begins has the workspace's.
+    Buffer<T> fresh;
+    Buffer<double> fresh_row;
+    Buffer<T>& own = begin == 0 ? block_memory : fresh;
+    Buffer<double>& own_row = begin == 0 ? row_memory : fresh_row;
     T* g = own.reserve((2 * kBlockRows + 1) * d_row);
     T* block_e = g + kBlockRows * d_row;
     T* normalized = g + 2 * kBlockRows * d_row;
@@ -89,14 +92,13 @@ template <typename scalar_t>
 void backward_rows(const Rows<scalar_t>& rows, double grad, const double* weight, const double* row_norms, void* dx,
                    BackwardWorkspace& space, const Pool& pool) {
   double* mean = space.mean.reserve(rows.d);
-  double* row = space.row.reserve(rows.d);
   // The mean is cheap to take again, and d numbers less are kept between forward and backward.
-  if (rows.center) mean_row(rows, row_norms, mean, row);
+  if (rows.center) mean_row(rows, row_norms, mean, space.row.reserve(rows.d));
   scalar_t* out = static_cast<scalar_t*>(dx);
   // spectral.h has W be float32 numbers where float32 products are good enough. Never for float64 input.
-  if (std::is_same_v<scalar_t, double> ||
-      !backward_in<float>(rows, grad, weight, row_norms, mean, out, space.w32, space.e32, row, pool))
-    backward_in<double>(rows, grad, weight, row_norms, mean, out, space.w64, space.e64, row, pool);
+  if (std::is_same_v<scalar_t, double> || !backward_in<float>(rows, grad, weight, row_norms, mean, out, space.w32,
+                                                              space.e32, space.block32, space.row, pool))
+    backward_in<double>(rows, grad, weight, row_norms, mean, out, space.w64, space.e64, space.block64, space.row, pool);
 }
 
 }  // namespace svmax::SVMAX_ISA

@@ -220,7 +220,9 @@ void back_transform(T* w, int64_t w_row, int64_t n, const double* reflectors, in
     const int64_t strips = (reach + kStrip - 1) / kStrip;
     pool.each(strips, larger(1, kParallelProducts / (kStrip * n * P)), [=](int64_t begin, int64_t end) {
       const int64_t split = smaller(round_up(reach, B), n);
-      for (int64_t j = begin * kStrip; j < smaller(end * kStrip, reach); j += kStrip) {
+      for (int64_t strip = begin; strip < end; ++strip) {
+        // Strips shrink from left to right: taken from both ends in turn, every thread gets the same work.
+        const int64_t j = kStrip * (strip % 2 == 0 ? strip / 2 : strips - 1 - strip / 2);
         const int64_t width = smaller(kStrip, n - j);
         product<T>(split - j, width, 2 * P, left + j, 1, w_row, right + j, w_row, w + j * w_row + j, w_row, true);
         product<T>(n - split, width, P, left + P * w_row + split, 1, w_row, v + j, w_row, w + split * w_row + j, w_row,

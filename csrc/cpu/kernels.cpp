@@ -123,8 +123,8 @@ int64_t workspace_bytes(const Workspace& workspace) {
   const SpectralWorkspace& s = space.spectral;
   const BackwardWorkspace& back = space.backward;
   return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.reflectors, s.tridiagonal, s.vectors, s.poles,
-               s.rows, s.w, s.panels, s.float_w, s.float_panels, back.mean, back.row, back.w64, back.e64, back.w32,
-               back.e32);
+               s.rows, s.w, s.panels, s.float_w, s.float_panels, back.mean, back.row, back.w64, back.e64, back.block64,
+               back.w32, back.e32, back.block32);
 }
 
 Workspace* new_workspace() { return reinterpret_cast<Workspace*>(new Spaces); }

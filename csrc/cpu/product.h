@@ -7,7 +7,8 @@
 
 namespace svmax::SVMAX_ISA {
 
-constexpr int64_t kParallelProducts = 500000;  // multiply-adds worth handing to another thread (about 10 us of them)
+// Multiply-adds worth handing to another thread: 40 us of them. Waking one costs 10 us, and half of what it then saves.
+constexpr int64_t kParallelProducts = 2000000;
 // Products added up in registers before C is touched. Short, since the rounding of a sum grows with its length, and
 // shows at rank one (N at 512x512: 1e-7; 3e-7 with 256); 16 columns of B stay in L1 meanwhile.
 constexpr int64_t kDepth = 64;
