@@ -8,8 +8,8 @@
 
 namespace svmax::SVMAX_ISA {
 
-// Numbers of E packed at a time: 1.1 MB of float64, within L2, and enough work to share among threads.
-constexpr int64_t kPackedNumbers = 144 << 10;
+// Numbers of E packed at a time: half of L2 is quickest for one thread, several want more work between two meetings.
+constexpr int64_t kPackedNumbers = 36 << 10, kPackedNumbersForThreads = 144 << 10;
 
 struct GramWorkspace {
   Buffer<double> packed, mean, row;
@@ -48,7 +48,8 @@ void gram_panels(const Rows<scalar_t>& rows, const Panels& g, double* row_norms,
     pack_columns(rows, row_norms, mean, p, p_row, row);
     return add_products(p, p, p_row, d, g, false, pool);
   }
-  const int64_t block = larger(kDepth, kPackedNumbers / p_row / kDepth * kDepth);
+  const int64_t numbers = pool.threads > 1 ? kPackedNumbersForThreads : kPackedNumbers;
+  const int64_t block = larger(kDepth, numbers / p_row / kDepth * kDepth);
   double* p = space.packed.reserve(smaller(block, b) * p_row);
   for (int64_t i = 0; i < b; i += block) {
     const int64_t end = smaller(i + block, b);
