@@ -35,7 +35,7 @@ inline void pack_columns(const Rows<scalar_t>& rows, const double* row_norms, co
 
 // The Gram matrix of the rows, and row_norms [b] when normalised.
 template <typename scalar_t>
-void gram_panels(const Rows<scalar_t>& rows, const Panels& g, double* row_norms, GramWorkspace& space,
+void gram_panels(const Rows<scalar_t>& rows, const Panels<double>& g, double* row_norms, GramWorkspace& space,
                  const Pool& pool) {
   const int64_t b = rows.b, d = rows.d, n = smaller(b, d);
   double* mean = space.mean.reserve(d);

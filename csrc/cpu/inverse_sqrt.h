@@ -4,8 +4,7 @@
 #include <cmath>
 
 #include "../quadrature.h"
-#include "pool.h"
-#include "product.h"
+#include "panels.h"
 
 namespace svmax::SVMAX_ISA {
 
@@ -114,28 +113,24 @@ inline double factor_poles(const double* diagonal, const double* off, int64_t n,
   return root_trace;
 }
 
-constexpr int64_t kDiagonal = 16;  // the diagonal blocks that a block-lower half of W holds whole
-
 // Entries of T^(-1/2) fall off exponentially away from the diagonal, where that is at least 1/2 (G is scaled): without
 // this they would end as subnormal numbers, which processors multiply at a hundredth of their speed.
 constexpr double kNothing = 1e-30;
 
-// f [n rounded up to kDiagonal, f_row]: the block-lower half of T^(-1/2), zeros in the padding. Row i of the inverse
-// for one pole is row i - 1 times ratio[i], with inverse[i] on the diagonal. rows: poles.count * f_row numbers.
+// f = T^(-1/2). Row i of the inverse for one pole is row i - 1 times ratio[i], with inverse[i] on the diagonal.
+// rows: poles.count * f.rows numbers.
 template <typename T>
-void sum_poles(int64_t n, const Poles& poles, const double* ratio, const double* inverse, T* f, int64_t f_row,
-               double* rows) {
-  constexpr int64_t L = kLanes<double>;
-  std::memset(rows, 0, size_t(poles.count * f_row) * sizeof(double));
-  std::memset(f, 0, size_t(round_up(n, kDiagonal) * f_row) * sizeof(T));
-  for (int64_t i = 0; i < n; ++i) {
+void sum_poles(const Poles& poles, const double* ratio, const double* inverse, const Panels<T>& f, double* rows) {
+  constexpr int64_t L = kLanes<double>, kColumns = kPanelColumns<T>;
+  std::memset(rows, 0, size_t(poles.count * f.rows) * sizeof(double));
+  f.clear();
+  for (int64_t i = 0; i < f.n; ++i) {
     const double* ratio_i = ratio + i * poles.stride;
     const double* inverse_i = inverse + i * poles.stride;
-    T* f_i = f + i * f_row;
     for (int64_t k = 0; k < i; k += 2 * L) {  // two registers of columns: their chains of additions overlap
       Vector<double> sum0 = splat(0.0), sum1 = sum0;
       for (int64_t j = 0; j < poles.count; ++j) {
-        double* at = rows + j * f_row + k;
+        double* at = rows + j * f.rows + k;
         Vector<double> x0 = load(at) * ratio_i[j], x1 = load(at + L) * ratio_i[j];
         x0 = x0 * x0 > kNothing * kNothing ? x0 : Vector<double>{};
         x1 = x1 * x1 > kNothing * kNothing ? x1 : Vector<double>{};
@@ -144,89 +139,91 @@ void sum_poles(int64_t n, const Poles& poles, const double* ratio, const double*
         sum0 += x0;
         sum1 += x1;
       }
-      for (int64_t l = 0; l < L; ++l) f_i[k + l] = T(sum0[l]);
-      for (int64_t l = 0; l < L; ++l) f_i[k + L + l] = T(sum1[l]);
+      T* out = f.at(i, k / kColumns * kColumns) + k % kColumns;
+      for (int64_t l = 0; l < L; ++l) out[l] = T(sum0[l]);
+      for (int64_t l = 0; l < L; ++l) out[L + l] = T(sum1[l]);
     }
     double diagonal = 0;
     for (int64_t j = 0; j < poles.count; ++j) {
-      rows[j * f_row + i] = inverse_i[j];
+      rows[j * f.rows + i] = inverse_i[j];
       diagonal += inverse_i[j];
     }
-    f_i[i] = T(diagonal);
-    for (int64_t k = i / kDiagonal * kDiagonal; k < i; ++k) f[k * f_row + i] = f_i[k];
+    f.element(i, i) = T(diagonal);
+    for (int64_t k = i / kColumns * kColumns; k < i; ++k) f.element(k, i) = f.element(i, k);
   }
 }
 
-constexpr int64_t kPanel = 16;  // reflectors applied together
+constexpr int64_t kTogetherBack = 16;  // reflectors applied together
 
-// w = Q w Q' on the block-lower half, in place, kPanel reflectors at a time: with Q = I - V S V' of one panel
+// w = Q w Q', in place, kTogetherBack reflectors at a time: with Q = I - V S V' of one group of them
 //   w - V X' - X V',   X = Z - V M / 2,   Z = (w V) S',   M = S (V'Z), symmetric.
-// reflectors [n, r_row] and beta as tridiagonalize leaves them; w_row holds at least n rounded up to kDiagonal.
+// reflectors [n, r_row] and beta as tridiagonalize leaves them.
 template <typename T>
-void back_transform(T* w, int64_t w_row, int64_t n, const double* reflectors, int64_t r_row, const double* beta,
-                    Buffer<T>& memory, const Pool& pool) {
-  constexpr int64_t P = kPanel, B = kDiagonal, L = kLanes<T>;
-  const int64_t n_up = round_up(n, B);
-  T* left = memory.reserve(5 * P * w_row + 2 * n_up * P + 5 * P * P);  // [2 P, w_row]: -V, then -X
-  T* right = left + 2 * P * w_row;                                     // [2 P, w_row]: X, then V
-  T* y = right + 2 * P * w_row;                                        // [P, w_row]: (w V)'
-  T* columns = y + P * w_row;                                          // [n_up, P]: V with its vectors as columns
-  T* transposed = columns + n_up * P;                                  // [n_up, P]: a part of w V
-  T* s = transposed + n_up * P;                                        // and five [P, P]
+void back_transform(const Panels<T>& w, const double* reflectors, int64_t r_row, const double* beta, Buffer<T>& memory,
+                    const Pool& pool) {
+  constexpr int64_t P = kTogetherBack, kColumns = kPanelColumns<T>;
+  const int64_t n = w.n, row = leading_dimension<T>(w.rows);
+  T* left = memory.reserve(5 * P * row + 2 * w.rows * P + 5 * P * P);  // [2 P, row]: -V, then -X
+  T* right = left + 2 * P * row;                                       // [2 P, row]: X, then V
+  T* y = right + 2 * P * row;                                          // [P, row]: (w V)'
+  T* columns = y + P * row;                                            // [rows, P]: V with its vectors as columns
+  T* transposed = columns + w.rows * P;                                // [rows, P]: a part of w V
+  T* s = transposed + w.rows * P;                                      // and five [P, P]
   T *s_columns = s + P * P, *overlap = s_columns + P * P, *zv = overlap + P * P, *m = zv + P * P;
-  T* v = right + P * w_row;
+  T* v = right + P * row;
 
   for (int64_t k0 = 1; k0 < n; k0 += P) {
-    const int64_t k1 = smaller(k0 + P, n), reach = k1 - 1;  // vectors of the panel have `reach` entries at the most
+    const int64_t k1 = smaller(k0 + P, n), reach = k1 - 1;  // vectors of the group have `reach` entries at the most
     for (int64_t k = 0; k < P; ++k) {
-      T* v_k = v + k * w_row;
-      for (int64_t j = 0; j < w_row; ++j)
-        v_k[j] = k0 + k < k1 && j < reach ? T(reflectors[(k0 + k) * r_row + j]) : T(0);
-      for (int64_t j = 0; j < w_row; ++j) left[k * w_row + j] = -v_k[j];
+      T* v_k = v + k * row;
+      const int64_t length = k0 + k < k1 ? reach : 0;
+      for (int64_t j = 0; j < length; ++j) v_k[j] = T(reflectors[(k0 + k) * r_row + j]);
+      for (int64_t j = length; j < row; ++j) v_k[j] = 0;
+      for (int64_t j = 0; j < row; ++j) left[k * row + j] = -v_k[j];
       for (int64_t j = 0; j < reach; ++j) columns[j * P + k] = v_k[j];
     }
-    // (w V)' from the block-lower half alone: in each block of rows, what lies from the diagonal down stands for the
-    // row to the right of it, and what lies to the left is multiplied as it is and then transposed.
-    const int64_t grain = larger(1, kParallelProducts / (B * P * reach));
-    pool.each(n_up / B, grain, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin * B; i < end * B; i += B) {
-        const int64_t rows = smaller(B, n - i);
-        product<T>(P, B, larger(reach - i, 0), v + i, w_row, 1, w + i * w_row + i, w_row, y + i, w_row, false);
+    // (w V)' from the lower half alone: in each block of rows, what lies from the diagonal down stands for the row to
+    // the right of it, and what lies to the left is multiplied as it is and then transposed.
+    const int64_t blocks = w.rows / kColumns, strips = (reach + kColumns - 1) / kColumns;
+    pool.each(blocks, larger(1, kParallelProducts / (kColumns * P * reach)), [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin * kColumns; i < end * kColumns; i += kColumns) {
+        const int64_t rows = smaller(kColumns, n - i);
+        product<T>(P, kColumns, larger(reach - i, 0), v + i, row, 1, w.at(i, i), kColumns, y + i, row, false);
+        if (i == 0) continue;
         T* part = transposed + i * P;
-        product<T>(rows, P, smaller(i, reach), w + i * w_row, w_row, 1, columns, P, part, P, false);
+        for (int64_t j = 0; j < smaller(i, reach); j += kColumns)
+          product<T>(rows, P, smaller(kColumns, reach - j), w.at(i, j), kColumns, 1, columns + j * P, P, part, P,
+                     j > 0);
         for (int64_t k = 0; k < P; ++k)
-          for (int64_t r = 0; r < rows; ++r) y[k * w_row + i + r] += part[r * P + k];
+          for (int64_t r = 0; r < rows; ++r) y[k * row + i + r] += part[r * P + k];
       }
     });
     // S, lower triangular: H_k (I - V S V') appends the row -beta (v_k'V) S, with beta on the diagonal.
-    product<T>(P, P, reach, v, w_row, 1, columns, P, overlap, P, false);
+    product<T>(P, P, reach, v, row, 1, columns, P, overlap, P, false);
     for (int64_t k = 0; k < P; ++k) {
       const T factor = k0 + k < k1 ? T(beta[k0 + k]) : T(0);
-      T row[P] = {};
+      T row_k[P] = {};
       for (int64_t q = 0; q < k; ++q)
-        for (int64_t l = 0; l < P; ++l) row[l] -= factor * overlap[k * P + q] * s[q * P + l];
-      row[k] = factor;
-      for (int64_t l = 0; l < P; ++l) s[k * P + l] = s_columns[l * P + k] = row[l];
+        for (int64_t l = 0; l < P; ++l) row_k[l] -= factor * overlap[k * P + q] * s[q * P + l];
+      row_k[k] = factor;
+      for (int64_t l = 0; l < P; ++l) s[k * P + l] = s_columns[l * P + k] = row_k[l];
     }
-    product<T>(P, n, P, s, P, 1, y, w_row, right, w_row, false);         // Z' = S (w V)'
-    product<T>(P, P, reach, right, w_row, 1, columns, P, zv, P, false);  // Z'V
-    product<T>(P, P, P, zv, P, 1, s_columns, P, m, P, false);            // M' = (Z'V) S' = M
+    product<T>(P, n, P, s, P, 1, y, row, right, row, false);           // Z' = S (w V)'
+    product<T>(P, P, reach, right, row, 1, columns, P, zv, P, false);  // Z'V
+    product<T>(P, P, P, zv, P, 1, s_columns, P, m, P, false);          // M' = (Z'V) S' = M
     for (int64_t l = 0; l < P * P; ++l) m[l] *= T(-0.5);
-    product<T>(P, reach, P, m, P, 1, v, w_row, right, w_row, true);  // X' = Z' - M V' / 2
+    product<T>(P, reach, P, m, P, 1, v, row, right, row, true);  // X' = Z' - M V' / 2
     for (int64_t k = 0; k < P; ++k)
-      for (int64_t j = 0; j < n_up; ++j) left[(P + k) * w_row + j] = -right[k * w_row + j];
+      for (int64_t j = 0; j < w.rows; ++j) left[(P + k) * row + j] = -right[k * row + j];
     // w += [-V, -X] [X, V]', in the columns that V reaches; below its reach V's own rows are zero.
-    constexpr int64_t kStrip = 2 * L > B ? 2 * L : B;
-    const int64_t strips = (reach + kStrip - 1) / kStrip;
-    pool.each(strips, larger(1, kParallelProducts / (kStrip * n * P)), [=](int64_t begin, int64_t end) {
-      const int64_t split = smaller(round_up(reach, B), n);
+    pool.each(strips, larger(1, kParallelProducts / (kColumns * n * P)), [=](int64_t begin, int64_t end) {
+      const int64_t split = smaller(round_up(reach, kColumns), n);
       for (int64_t strip = begin; strip < end; ++strip) {
         // Strips shrink from left to right: taken from both ends in turn, every thread gets the same work.
-        const int64_t j = kStrip * (strip % 2 == 0 ? strip / 2 : strips - 1 - strip / 2);
-        const int64_t width = smaller(kStrip, n - j);
-        product<T>(split - j, width, 2 * P, left + j, 1, w_row, right + j, w_row, w + j * w_row + j, w_row, true);
-        product<T>(n - split, width, P, left + P * w_row + split, 1, w_row, v + j, w_row, w + split * w_row + j, w_row,
-                   true);
+        const int64_t j = kColumns * (strip % 2 == 0 ? strip / 2 : strips - 1 - strip / 2);
+        const int64_t width = smaller(kColumns, n - j);
+        product<T>(split - j, width, 2 * P, left + j, 1, row, right + j, row, w.at(j, j), kColumns, true);
+        product<T>(n - split, width, P, left + P * row + split, 1, row, v + j, row, w.at(split, j), kColumns, true);
       }
     });
   }

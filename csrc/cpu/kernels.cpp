@@ -43,21 +43,21 @@ void with_rows(const Input& input, const F& f) {
 }
 
 // The Gram matrix of the input in the spectral stage's own memory.
-Panels gram_in_place(const Input& input, double* row_norms, Spaces& space, const Pool& pool) {
+Panels<double> gram_in_place(const Input& input, double* row_norms, Spaces& space, const Pool& pool) {
   const int64_t n = smaller(input.b, input.d);
-  const Panels g(space.spectral.g.reserve(Panels::size(n)), n);
+  const Panels<double> g(space.spectral.g.reserve(Panels<double>::size(n)), n);
   with_rows(input, [&](const auto& rows) { gram_panels(rows, g, row_norms, space.gram, pool); });
   return g;
 }
 
 void gram(const Input& input, double* out, double* row_norms, Workspace& workspace, const Pool& pool) {
-  gram_in_place(input, row_norms, spaces(workspace), pool).write_symmetric(out);
+  gram_in_place(input, row_norms, spaces(workspace), pool).write_symmetric(1.0, out);
 }
 
 double spectral(const double* gram, int64_t n, double* inverse_sqrt, const QuadratureTable& table, Workspace& workspace,
                 const Pool& pool) {
   SpectralWorkspace& space = spaces(workspace).spectral;
-  const Panels g(space.g.reserve(Panels::size(n)), n);
+  const Panels<double> g(space.g.reserve(Panels<double>::size(n)), n);
   g.read_symmetric(gram);
   const Tridiagonal t = reduce(g, space);
   return nuclear_norm_and_inverse_sqrt(t, inverse_sqrt, [](double) { return 1.0; }, table, space, pool);
@@ -81,8 +81,8 @@ void backward(const Input& input, double grad, const double* weight, const doubl
 void singular_values(const Input& input, double* values, double* gram, double* row_norms, Workspace& workspace,
                      const Pool& pool) {
   Spaces& space = spaces(workspace);
-  const Panels g = gram_in_place(input, row_norms, space, pool);
-  if (gram != nullptr) g.write_symmetric(gram);
+  const Panels<double> g = gram_in_place(input, row_norms, space, pool);
+  if (gram != nullptr) g.write_symmetric(1.0, gram);
   const Tridiagonal t = reduce(g, space.spectral);
   if (t.scale > 0)
     roots_of_eigenvalues(t, values, space.spectral);
@@ -114,7 +114,8 @@ void sum_of_outer_products(const double* vectors, int64_t vector_stride, int64_t
       scaled[k * row + i] = factor[k] * x;
     }
   product<double>(n, n, n, v, 1, row, scaled, row, sum, row, false);
-  scaled_symmetric(sum, row, n, 1.0, out);
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j <= i; ++j) out[i * n + j] = out[j * n + i] = sum[i * row + j];
 }
 
 int64_t workspace_bytes(const Workspace& workspace) {

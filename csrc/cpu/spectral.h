@@ -31,7 +31,7 @@ struct Tridiagonal {
   double *reflectors, *diagonal, *off, *beta;
 };
 
-inline Tridiagonal reduce(const Panels& g, SpectralWorkspace& space) {
+inline Tridiagonal reduce(const Panels<double>& g, SpectralWorkspace& space) {
   const int64_t n = g.n, row = leading_dimension<double>(g.rows);
   double largest = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -90,30 +90,15 @@ inline void roots_of_eigenvalues(const Tridiagonal& t, double* values, SpectralW
   }
 }
 
-// out [n, n] = factor * the symmetric matrix, in float64, rounded to T first.
-template <typename T>
-inline void scaled_symmetric(const T* w, int64_t w_row, int64_t n, double factor, double* out) {
-  constexpr int64_t kBlock = 16;
-  for (int64_t i0 = 0; i0 < n; i0 += kBlock)
-    for (int64_t j0 = 0; j0 <= i0; j0 += kBlock) {
-      const int64_t i1 = smaller(i0 + kBlock, n), j1 = smaller(j0 + kBlock, n);
-      for (int64_t i = i0; i < i1; ++i)
-        for (int64_t j = j0; j < j1; ++j) out[i * n + j] = w[i * w_row + j] * factor;
-      if (j0 < i0)
-        for (int64_t j = j0; j < j1; ++j)
-          for (int64_t i = i0; i < i1; ++i) out[j * n + i] = out[i * n + j];
-    }
-}
-
 template <typename T>
 inline void inverse_sqrt_as(const Tridiagonal& t, const Poles& poles, const double* ratio, const double* inverse,
                             double factor, bool round_to_float, double* out, Buffer<T>& w_memory, Buffer<T>& panels,
                             SpectralWorkspace& space, const Pool& pool) {
-  const int64_t n = t.n, w_row = leading_dimension<T>(round_up(n, kDiagonal));
-  T* w = w_memory.reserve(round_up(n, kDiagonal) * w_row);
-  sum_poles(n, poles, ratio, inverse, w, w_row, space.rows.reserve(poles.count * w_row));
-  back_transform(w, w_row, n, t.reflectors, t.row, t.beta, panels, pool);
-  scaled_symmetric(w, w_row, n, factor / std::sqrt(t.scale), out);
+  const int64_t n = t.n;
+  const Panels<T> w(w_memory.reserve(Panels<T>::size(n)), n);
+  sum_poles(poles, ratio, inverse, w, space.rows.reserve(poles.count * w.rows));
+  back_transform(w, t.reflectors, t.row, t.beta, panels, pool);
+  w.write_symmetric(factor / std::sqrt(t.scale), out);
   // backward.h multiplies in float32 when all of W is a float32 number: this is how it is told.
   if (round_to_float)
     for (int64_t i = 0; i < n * n; ++i) out[i] = double(float(out[i]));
