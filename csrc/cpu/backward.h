@@ -13,10 +13,9 @@ struct BackwardWorkspace {
   Buffer<float> w32, e32, block32;
 };
 
-// w [n, n] as T, leading dimension w_row. Returns whether nothing was rounded.
+// w [n, n] as T, leading dimension w_row. Returns false as soon as something would be rounded.
 template <typename T>
 inline bool pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
-  bool exact = true;
   for (int64_t i = 0; i < n; ++i) {
     bool row_exact = true;
     for (int64_t j = 0; j < n; ++j) {
@@ -25,9 +24,9 @@ inline bool pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
       row_exact &= std::is_same_v<T, double> || double(T(x)) == x;
     }
     for (int64_t j = n; j < w_row; ++j) w[i * w_row + j] = 0;
-    exact &= row_exact;
+    if (!row_exact) return false;
   }
-  return exact;
+  return true;
 }
 
 // dx [b, d] contiguous, in blocks of rows of dl/dE = A B: A = E, B = W when tall, A = W, B = E when wide. Returns

@@ -117,40 +117,46 @@ inline double factor_poles(const double* diagonal, const double* off, int64_t n,
 // this they would end as subnormal numbers, which processors multiply at a hundredth of their speed.
 constexpr double kNothing = 1e-30;
 
-// f = T^(-1/2). Row i of the inverse for one pole is row i - 1 times ratio[i], with inverse[i] on the diagonal.
-// rows: poles.count * f.rows numbers.
+// f = T^(-1/2). Row i of the inverse for one pole is row i - 1 times ratio[i], with inverse[i] on the diagonal: columns
+// do not mix, so two registers of them go all the way down, with their current row for each pole in L1.
 template <typename T>
-void sum_poles(const Poles& poles, const double* ratio, const double* inverse, const Panels<T>& f, double* rows) {
-  constexpr int64_t L = kLanes<double>, kColumns = kPanelColumns<T>;
-  std::memset(rows, 0, size_t(poles.count * f.rows) * sizeof(double));
+void sum_poles(const Poles& poles, const double* ratio, const double* inverse, const Panels<T>& f, const Pool& pool) {
+  constexpr int64_t L = kLanes<double>, kWidth = 2 * L, kColumns = kPanelColumns<T>;
+  const int64_t n = f.n, strips = (n + kWidth - 1) / kWidth;
   f.clear();
-  for (int64_t i = 0; i < f.n; ++i) {
-    const double* ratio_i = ratio + i * poles.stride;
-    const double* inverse_i = inverse + i * poles.stride;
-    for (int64_t k = 0; k < i; k += 2 * L) {  // two registers of columns: their chains of additions overlap
-      Vector<double> sum0 = splat(0.0), sum1 = sum0;
-      for (int64_t j = 0; j < poles.count; ++j) {
-        double* at = rows + j * f.rows + k;
-        Vector<double> x0 = load(at) * ratio_i[j], x1 = load(at + L) * ratio_i[j];
-        x0 = x0 * x0 > kNothing * kNothing ? x0 : Vector<double>{};
-        x1 = x1 * x1 > kNothing * kNothing ? x1 : Vector<double>{};
-        store(at, x0);
-        store(at + L, x1);
-        sum0 += x0;
-        sum1 += x1;
+  const int64_t grain = larger(1, kParallelProducts / (poles.count * n * kWidth));
+  pool.each(strips, grain, [&](int64_t begin, int64_t end) {
+    double row[kMostPoles][kWidth];
+    for (int64_t strip = begin; strip < end; ++strip) {
+      // Strips shrink from left to right: taken from both ends in turn, every thread gets the same work.
+      const int64_t k = kWidth * (strip % 2 == 0 ? strip / 2 : strips - 1 - strip / 2);
+      for (int64_t j = 0; j < poles.count; ++j)
+        for (int64_t l = 0; l < kWidth; ++l) row[j][l] = 0;
+      for (int64_t i = k; i < n; ++i) {
+        const double* ratio_i = ratio + i * poles.stride;
+        const double* inverse_i = inverse + i * poles.stride;
+        Vector<double> sum0 = splat(0.0), sum1 = sum0;
+        for (int64_t j = 0; j < poles.count; ++j) {
+          Vector<double> x0 = load(row[j]) * ratio_i[j], x1 = load(row[j] + L) * ratio_i[j];
+          x0 = x0 * x0 > kNothing * kNothing ? x0 : Vector<double>{};
+          x1 = x1 * x1 > kNothing * kNothing ? x1 : Vector<double>{};
+          store(row[j], x0);
+          store(row[j] + L, x1);
+          sum0 += x0;
+          sum1 += x1;
+        }
+        T* out = f.at(i, k / kColumns * kColumns) + k % kColumns;
+        store_as(out, sum0);
+        store_as(out + L, sum1);
+        if (i - k >= kWidth) continue;
+        double diagonal = 0;
+        for (int64_t j = 0; j < poles.count; ++j) diagonal += row[j][i - k] = inverse_i[j];
+        out[i - k] = T(diagonal);
       }
-      T* out = f.at(i, k / kColumns * kColumns) + k % kColumns;
-      for (int64_t l = 0; l < L; ++l) out[l] = T(sum0[l]);
-      for (int64_t l = 0; l < L; ++l) out[L + l] = T(sum1[l]);
     }
-    double diagonal = 0;
-    for (int64_t j = 0; j < poles.count; ++j) {
-      rows[j * f.rows + i] = inverse_i[j];
-      diagonal += inverse_i[j];
-    }
-    f.element(i, i) = T(diagonal);
+  });
+  for (int64_t i = 0; i < n; ++i)
     for (int64_t k = i / kColumns * kColumns; k < i; ++k) f.element(k, i) = f.element(i, k);
-  }
 }
 
 constexpr int64_t kTogetherBack = 16;  // reflectors applied together

@@ -105,7 +105,7 @@ void sum_of_outer_products(const double* vectors, int64_t vector_stride, int64_t
   SpectralWorkspace& space = spaces(workspace).spectral;
   const int64_t row = leading_dimension<double>(n);
   double* v = space.w.reserve(n * row);
-  double* scaled = space.rows.reserve(n * row);
+  double* scaled = space.reflectors.reserve(n * row);
   double* sum = space.panels.reserve(n * row);
   for (int64_t k = 0; k < n; ++k)
     for (int64_t i = 0; i < row; ++i) {
@@ -124,7 +124,7 @@ int64_t workspace_bytes(const Workspace& workspace) {
   const SpectralWorkspace& s = space.spectral;
   const BackwardWorkspace& back = space.backward;
   return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.reflectors, s.tridiagonal, s.vectors, s.poles,
-               s.rows, s.w, s.panels, s.float_w, s.float_panels, back.mean, back.row, back.w64, back.e64, back.block64,
+               s.w, s.panels, s.float_w, s.float_panels, back.mean, back.row, back.w64, back.e64, back.block64,
                back.w32, back.e32, back.block32);
 }
 

@@ -36,13 +36,14 @@ struct Panels {
         std::memcpy(at(i, j), g + i * n + j, size_t(smaller(kColumns, n - j)) * sizeof(T));
   }
 
-  // out [n, n], contiguous = factor * the whole matrix. Mirrored a block at a time: whole cache lines both ways.
+  // out [n, n], contiguous = factor * the whole matrix, rounded to R. Mirrored a block at a time: whole cache lines.
+  template <typename R = double>
   void write_symmetric(double factor, double* out) const {
     for (int64_t j = 0; j < n; j += kColumns)
       for (int64_t i0 = j; i0 < n; i0 += kColumns) {
         const int64_t i1 = smaller(i0 + kColumns, n), width = smaller(kColumns, n - j);
         for (int64_t i = i0; i < i1; ++i)
-          for (int64_t c = 0; c < width; ++c) out[i * n + j + c] = at(i, j)[c] * factor;
+          for (int64_t c = 0; c < width; ++c) out[i * n + j + c] = double(R(at(i, j)[c] * factor));
         for (int64_t c = 0; c < width; ++c)
           for (int64_t i = larger(i0, j + c + 1); i < i1; ++i) out[(j + c) * n + i] = out[i * n + j + c];
       }

@@ -50,6 +50,14 @@ SVMAX_INLINE void store(T* p, Vector<T> v) {
   std::memcpy(p, &v, sizeof v);
 }
 
+// The float64 lanes of v as T.
+template <typename T>
+SVMAX_INLINE void store_as(T* p, Vector<double> v) {
+  typedef T Lanes __attribute__((vector_size(kLanes<double> * sizeof(T))));
+  const Lanes lanes = __builtin_convertvector(v, Lanes);
+  std::memcpy(p, &lanes, sizeof lanes);
+}
+
 template <typename T>
 SVMAX_INLINE Vector<T> splat(T x) {
   Vector<T> v;

@@ -20,7 +20,7 @@ constexpr double kConditionForEigenvalues = 1e10;
 constexpr double kFloatRange = 1e15;
 
 struct SpectralWorkspace {
-  Buffer<double> g, reflectors, tridiagonal, vectors, poles, rows, w, panels;
+  Buffer<double> g, reflectors, tridiagonal, vectors, poles, w, panels;
   Buffer<float> float_w, float_panels;
 };
 
@@ -93,15 +93,16 @@ inline void roots_of_eigenvalues(const Tridiagonal& t, double* values, SpectralW
 template <typename T>
 inline void inverse_sqrt_as(const Tridiagonal& t, const Poles& poles, const double* ratio, const double* inverse,
                             double factor, bool round_to_float, double* out, Buffer<T>& w_memory, Buffer<T>& panels,
-                            SpectralWorkspace& space, const Pool& pool) {
+                            const Pool& pool) {
   const int64_t n = t.n;
   const Panels<T> w(w_memory.reserve(Panels<T>::size(n)), n);
-  sum_poles(poles, ratio, inverse, w, space.rows.reserve(poles.count * w.rows));
+  sum_poles(poles, ratio, inverse, w, pool);
   back_transform(w, t.reflectors, t.row, t.beta, panels, pool);
-  w.write_symmetric(factor / std::sqrt(t.scale), out);
   // backward.h multiplies in float32 when all of W is a float32 number: this is how it is told.
   if (round_to_float)
-    for (int64_t i = 0; i < n * n; ++i) out[i] = double(float(out[i]));
+    w.template write_symmetric<float>(factor / std::sqrt(t.scale), out);
+  else
+    w.template write_symmetric<double>(factor / std::sqrt(t.scale), out);
 }
 
 // The nuclear norm; then slope(N) times W into inverse_sqrt [n, n], unless that is null.
@@ -131,10 +132,10 @@ double nuclear_norm_and_inverse_sqrt(const Tridiagonal& t, double* inverse_sqrt,
   const bool fits = size < kFloatRange && size > 1 / kFloatRange && t.scale < kFloatRange && t.scale > 1 / kFloatRange;
   if (fits && spread <= kSpreadForFloatTransform)
     inverse_sqrt_as<float>(t, poles, ratio, inverse, factor, true, inverse_sqrt, space.float_w, space.float_panels,
-                           space, pool);
+                           pool);
   else
     inverse_sqrt_as<double>(t, poles, ratio, inverse, factor, fits && spread <= kSpreadForFloatProduct, inverse_sqrt,
-                            space.w, space.panels, space, pool);
+                            space.w, space.panels, pool);
   return norm;
 }
 
