@@ -159,15 +159,13 @@ void sum_poles(const Poles& poles, const double* ratio, const double* inverse, c
     for (int64_t k = i / kColumns * kColumns; k < i; ++k) f.element(k, i) = f.element(i, k);
 }
 
-constexpr int64_t kTogetherBack = 16;  // reflectors applied together
-
-// w = Q w Q', in place, kTogetherBack reflectors at a time: with Q = I - V S V' of one group of them
+// w = Q w Q', in place, P reflectors at a time: with Q = I - V S V' of one group of them
 //   w - V X' - X V',   X = Z - V M / 2,   Z = (w V) S',   M = S (V'Z), symmetric.
 // reflectors [n, r_row] and beta as tridiagonalize leaves them.
-template <typename T>
+template <int64_t P, typename T>
 void back_transform(const Panels<T>& w, const double* reflectors, int64_t r_row, const double* beta, Buffer<T>& memory,
                     const Pool& pool) {
-  constexpr int64_t P = kTogetherBack, kColumns = kPanelColumns<T>;
+  constexpr int64_t kColumns = kPanelColumns<T>;
   const int64_t n = w.n, row = leading_dimension<T>(w.rows);
   T* left = memory.reserve(5 * P * row + 2 * w.rows * P + 5 * P * P);  // [2 P, row]: -V, then -X
   T* right = left + 2 * P * row;                                       // [2 P, row]: X, then V

@@ -16,6 +16,8 @@ constexpr double kSpreadForFloatTransform = 4;
 constexpr double kSpreadForFloatProduct = 10;
 // Beyond it the shift that keeps T positive definite shows in the sum over the poles; N then comes from eigenvalues.
 constexpr double kConditionForEigenvalues = 1e10;
+// Size from which reflectors are applied 32 at a time, not 16: 1 % slower at n = 128, 4 % faster at 512.
+constexpr int64_t kLargeTransform = 256;
 // float32 has no room for W outside of these sizes; ordinary embeddings are nowhere near them.
 constexpr double kFloatRange = 1e15;
 
@@ -97,7 +99,10 @@ inline void inverse_sqrt_as(const Tridiagonal& t, const Poles& poles, const doub
   const int64_t n = t.n;
   const Panels<T> w(w_memory.reserve(Panels<T>::size(n)), n);
   sum_poles(poles, ratio, inverse, w, pool);
-  back_transform(w, t.reflectors, t.row, t.beta, panels, pool);
+  if (n < kLargeTransform)
+    back_transform<16>(w, t.reflectors, t.row, t.beta, panels, pool);
+  else
+    back_transform<32>(w, t.reflectors, t.row, t.beta, panels, pool);
   // backward.h multiplies in float32 when all of W is a float32 number: this is how it is told.
   if (round_to_float)
     w.template write_symmetric<float>(factor / std::sqrt(t.scale), out);
