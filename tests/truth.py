@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,10 +88,8 @@ def bounds(b: int, d: int, center: bool = False) -> tuple[float, float]:
     return math.sqrt(b) / d, math.sqrt(b * d / max(b, d)) * math.sqrt(b) / d
 
 
-def value(x: np.ndarray, objective: str, normalize: bool = False, center: bool = False) -> np.ndarray:
-    """The objective of each matrix, by the names the ops use."""
-    b, d = x.shape[-2:]
-    nuclear_norm = np.linalg.svd(embedding(x, normalize, center), compute_uv=False).sum(-1)
+def _of_nuclear_norm(nuclear_norm: Any, objective: str, b: int, d: int, center: bool, exp: Callable[[Any], Any]) -> Any:
+    """The objective as a function of the nuclear norm, an array with NumPy's exp or a tensor with torch's."""
     if objective == "nuclear_norm":
         return nuclear_norm
     if objective == "mean_singular_value":
@@ -97,7 +97,14 @@ def value(x: np.ndarray, objective: str, normalize: bool = False, center: bool =
     if objective == "svmax_loss_unbounded":
         return -nuclear_norm / d
     lower, upper = bounds(b, d, center)
-    return np.exp((upper - nuclear_norm / d) / (upper - lower))
+    return exp((upper - nuclear_norm / d) / (upper - lower))
+
+
+def value(x: np.ndarray, objective: str, normalize: bool = False, center: bool = False) -> np.ndarray:
+    """The objective of each matrix, by the names the ops use."""
+    b, d = x.shape[-2:]
+    nuclear_norm = np.linalg.svd(embedding(x, normalize, center), compute_uv=False).sum(-1)
+    return _of_nuclear_norm(nuclear_norm, objective, b, d, center, np.exp)
 
 
 def slope(x: np.ndarray, objective: str, normalize: bool = False, center: bool = False) -> np.ndarray:
@@ -136,11 +143,4 @@ def loss_expression(x: torch.Tensor, objective: str, normalize: bool, center: bo
     e = e - e.mean(-2, keepdim=True) if center else e
     b, d = x.shape[-2:]
     nuclear_norm = torch.linalg.svdvals(e)[..., : b - 1 if center else b].sum(-1)  # centred: the last of b is zero
-    if objective == "nuclear_norm":
-        return nuclear_norm
-    if objective == "mean_singular_value":
-        return nuclear_norm / d
-    if objective == "svmax_loss_unbounded":
-        return -nuclear_norm / d
-    lower, upper = bounds(b, d, center)
-    return torch.exp((upper - nuclear_norm / d) / (upper - lower))
+    return _of_nuclear_norm(nuclear_norm, objective, b, d, center, torch.exp)

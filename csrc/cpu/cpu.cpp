@@ -155,12 +155,8 @@ Tensor singular_values_backward_cpu(const Tensor grad, const Tensor x, const Ten
   } else {
     const Tensor gram = torch::stable::clone(gram_);
     std::vector<char> finite(size_t(in.batch.count), 1);
-    for (int64_t i = 0; i < in.batch.count; ++i) {
-      double* at = doubles(gram) + i * in.n * in.n;
-      for (int64_t j = 0; j < in.n * in.n; ++j)
-        if (!std::isfinite(at[j])) finite[size_t(i)] = 0;
-      if (!finite[size_t(i)]) std::fill_n(at, in.n * in.n, 0.0);
-    }
+    for (int64_t i = 0; i < in.batch.count; ++i)
+      finite[size_t(i)] = zero_unless_finite(doubles(gram) + i * in.n * in.n, in.n * in.n);
     std::array<StableIValue, 2> stack{torch::stable::detail::from(gram), torch::stable::detail::from(std::string("L"))};
     TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linalg_eigh", "", stack.data(), TORCH_ABI_VERSION));
     const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);

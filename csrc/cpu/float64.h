@@ -23,9 +23,7 @@ inline Tensor embeddings_of(const Matrices& x, const Tensor& row_norms, std::vec
   for_each_matrix(x.batch.count, x.b * x.d, [&](int64_t i, Workspace& workspace, const Pool&) {
     double* at = doubles(e) + i * x.b * x.d;
     kernels().embeddings(x.at(i), at, doubles(row_norms) + i * x.norms(), workspace);
-    for (int64_t j = 0; j < x.b * x.d; ++j)
-      if (!std::isfinite(at[j])) finite[size_t(i)] = 0;
-    if (!finite[size_t(i)]) std::memset(at, 0, size_t(x.b * x.d) * sizeof(double));
+    finite[size_t(i)] = zero_unless_finite(at, x.b * x.d);
   });
   return e;
 }

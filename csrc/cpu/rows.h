@@ -40,7 +40,7 @@ inline double row_norm(const double* row, int64_t d) {
   return largest * std::sqrt(sum);
 }
 
-// row /= norm. A zero row stays zero. Two factors where the reciprocal of a tiny norm would overflow.
+// row /= norm. A zero row stays zero. By division where the reciprocal of a tiny norm would overflow.
 inline void divide_row(double* row, double norm, int64_t d) {
   if (norm == 0) return;
   if (norm > 1e-300) {

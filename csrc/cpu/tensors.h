@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -120,6 +121,14 @@ inline double read(const Tensor& t, int64_t at) {
 }
 
 inline double* doubles(const Tensor& t) { return static_cast<double*>(t.data_ptr()); }
+
+// torch.linalg refuses NaN and inf: such a matrix is decomposed as zeros, and its results are made NaN afterwards.
+inline bool zero_unless_finite(double* matrix, int64_t count) {
+  bool finite = true;
+  for (int64_t j = 0; j < count; ++j) finite &= std::isfinite(matrix[j]);
+  if (!finite) std::fill_n(matrix, count, 0.0);
+  return finite;
+}
 
 // ---- threads: over the matrices of a batch, or within the one matrix there is
 
