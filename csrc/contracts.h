@@ -21,6 +21,20 @@ inline void check_matrices(const char* op, const char* name, const Tensor& x) {
                   x.size(-2), ", ", x.size(-1), "]");
 }
 
+inline void check_gram(const Tensor& gram) {
+  check_matrices("spectral", "gram", gram);
+  STD_TORCH_CHECK(gram.scalar_type() == ScalarType::Double && gram.size(-1) == gram.size(-2),
+                  "svmax::spectral: gram must be [..., n, n] in float64, got [..., ", gram.size(-2), ", ",
+                  gram.size(-1), "]");
+}
+
+inline void check_grad(const char* op, const Tensor& grad, int64_t matrices, int64_t each) {
+  STD_TORCH_CHECK(grad.numel() == matrices * each &&
+                      (grad.scalar_type() == ScalarType::Float || grad.scalar_type() == ScalarType::Double),
+                  "svmax::", op, ": grad must be float32 or float64 with ", each, " numbers a matrix, got ",
+                  grad.numel(), " for ", matrices, " matrices");
+}
+
 // `t` holds `each` float64 numbers, contiguous, for each of the batch's matrices.
 inline void check_kept(const char* op, const char* name, const Tensor& t, int64_t matrices, int64_t each) {
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double && t.numel() == matrices * each, "svmax::", op, ": ", name,

@@ -1,8 +1,8 @@
 // The one list of what the native library offers; each device's file registers the kernels.
 // In the order the data travels; n = min(b, d). Shapes stand here, a schema has none.
-#include <torch/csrc/stable/library.h>
+#include "namespace.h"
 
-STABLE_TORCH_LIBRARY(svmax, m) {
+SVMAX_LIBRARY(SVMAX_NAMESPACE, m) {
   // The three stages.
   // x [..., b, d] -> gram [..., n, n] float64, row_norms [..., b] float64 ([..., 0] when not normalised)
   m.def("gram(Tensor x, *, bool normalize, bool center) -> (Tensor gram, Tensor row_norms)");

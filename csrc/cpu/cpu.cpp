@@ -2,7 +2,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cstring>
-#include <string>
 #include <tuple>
 
 #include "float64.h"
@@ -12,8 +11,8 @@ namespace {
 
 std::tuple<Tensor, Tensor> gram_cpu(const Tensor x, bool normalize, bool center) {
   const Matrices in("gram", x, normalize, center);
-  const Tensor gram = empty(in.batch.with({in.n, in.n}), aoti_torch_dtype_float64());
-  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64());
+  const Tensor gram = empty(in.batch.with({in.n, in.n}), aoti_torch_dtype_float64(), x);
+  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64(), x);
   for_each_matrix(in.batch.count, in.b * in.d * in.n / 2, [&](int64_t i, Workspace& workspace, const Pool& pool) {
     kernels().gram(in.at(i), doubles(gram) + i * in.n * in.n, doubles(row_norms) + i * in.norms(), workspace, pool);
   });
@@ -21,15 +20,12 @@ std::tuple<Tensor, Tensor> gram_cpu(const Tensor x, bool normalize, bool center)
 }
 
 std::tuple<Tensor, Tensor> spectral_cpu(const Tensor gram, bool need_inverse_sqrt) {
-  check_matrices("spectral", "gram", gram);
-  STD_TORCH_CHECK(gram.scalar_type() == ScalarType::Double && gram.size(-1) == gram.size(-2),
-                  "svmax::spectral: gram must be [..., n, n] in float64, got [..., ", gram.size(-2), ", ",
-                  gram.size(-1), "]");
+  check_gram(gram);
   const Tensor in = torch::stable::contiguous(gram);
   const Batch batch(in, 2);
   const int64_t n = in.size(-1), kept = need_inverse_sqrt ? n : 0;
-  const Tensor norm = empty(batch.with({}), aoti_torch_dtype_float64());
-  const Tensor inverse_sqrt = empty(batch.with({kept, kept}), aoti_torch_dtype_float64());
+  const Tensor norm = empty(batch.with({}), aoti_torch_dtype_float64(), in);
+  const Tensor inverse_sqrt = empty(batch.with({kept, kept}), aoti_torch_dtype_float64(), in);
   for_each_matrix(batch.count, n * n * n, [&](int64_t i, Workspace& workspace, const Pool& pool) {
     double* w = need_inverse_sqrt ? doubles(inverse_sqrt) + i * n * n : nullptr;
     doubles(norm)[i] = kernels().spectral(doubles(in) + i * n * n, n, w, quadrature(), workspace, pool);
@@ -37,28 +33,14 @@ std::tuple<Tensor, Tensor> spectral_cpu(const Tensor gram, bool need_inverse_sqr
   return {norm, inverse_sqrt};
 }
 
-Objective objective_of(const std::string& name, const Matrices& in) {
-  const double b = double(in.b), d = double(in.d);
-  if (name == "nuclear_norm") return {Objective::Kind::Linear, 1, 0, 0, 0};
-  if (name == "mean_singular_value") return {Objective::Kind::Linear, 1 / d, 0, 0, 0};
-  if (name == "svmax_loss_unbounded") return {Objective::Kind::Linear, -1 / d, 0, 0, 0};
-  STD_TORCH_CHECK(name == "svmax_loss", "svmax::objective: objective must be nuclear_norm, mean_singular_value, ",
-                  "svmax_loss or svmax_loss_unbounded, got ", name);
-  const bool center = in.first.center;
-  const double upper = std::sqrt(std::min(center ? b - 1 : b, d) * b) / d;
-  const double lower = center ? 0 : std::sqrt(b) / d;
-  STD_TORCH_CHECK(upper > lower, "svmax::objective: svmax_loss needs min(b, d) >= 2, got [", in.b, ", ", in.d, "]");
-  return {Objective::Kind::Bounded, 0, upper, upper - lower, d};
-}
-
 std::tuple<Tensor, Tensor, Tensor> objective_cpu(const Tensor x, std::string name, bool normalize, bool center,
                                                  bool need_gradient) {
   const Matrices in("objective", x, normalize, center);
   const Objective f = objective_of(name, in);
   const int64_t kept = need_gradient ? in.n : 0;
-  const Tensor value = empty(in.batch.with({}), in.result_dtype);
-  const Tensor weight = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64());
-  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64());
+  const Tensor value = empty(in.batch.with({}), in.result_dtype, x);
+  const Tensor weight = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64(), x);
+  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64(), x);
   std::optional<Decomposition> decomposition;
   if (in.is_double() && in.batch.count > 0) decomposition = svd(in, row_norms);
   const int64_t work = in.n * in.n * (in.b + in.d);
@@ -96,12 +78,9 @@ Tensor backward_cpu(const Tensor grad, const Tensor x, const Tensor weight_, con
   const Matrices in("backward", x, normalize, center);
   check_kept("backward", "weight", weight_, in.batch.count, in.n * in.n);
   check_kept("backward", "row_norms", row_norms_, in.batch.count, in.norms());
-  STD_TORCH_CHECK(grad.numel() == in.batch.count &&
-                      (grad.scalar_type() == ScalarType::Float || grad.scalar_type() == ScalarType::Double),
-                  "svmax::backward: grad must be float32 or float64 with one number a matrix, got ", grad.numel(),
-                  " for ", in.batch.count, " matrices");
+  check_grad("backward", grad, in.batch.count, 1);
   const Tensor weight = torch::stable::contiguous(weight_), row_norms = torch::stable::contiguous(row_norms_);
-  const Tensor dx = empty(in.batch.with({in.b, in.d}), in.dtype);
+  const Tensor dx = empty(in.batch.with({in.b, in.d}), in.dtype, x);
   run_backward(in, weight, row_norms, dx, &grad);
   return dx;
 }
@@ -110,9 +89,9 @@ std::tuple<Tensor, Tensor, Tensor> singular_values_cpu(const Tensor x, bool norm
                                                        bool need_gradient) {
   const Matrices in("singular_values", x, normalize, center);
   const int64_t kept = need_gradient ? in.n : 0;
-  const Tensor values = empty(in.batch.with({in.n}), in.result_dtype);
-  const Tensor gram = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64());
-  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64());
+  const Tensor values = empty(in.batch.with({in.n}), in.result_dtype, x);
+  const Tensor gram = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64(), x);
+  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64(), x);
   std::optional<Decomposition> decomposition;
   if (in.is_double() && in.batch.count > 0) decomposition = svd(in, row_norms);
   const int64_t work = in.n * in.n * (in.b + in.d);
@@ -136,15 +115,12 @@ Tensor singular_values_backward_cpu(const Tensor grad, const Tensor x, const Ten
   const Matrices in("singular_values_backward", x, normalize, center);
   check_kept("singular_values_backward", "gram", gram_, in.batch.count, in.n * in.n);
   check_kept("singular_values_backward", "row_norms", row_norms_, in.batch.count, in.norms());
-  STD_TORCH_CHECK(grad.numel() == in.batch.count * in.n &&
-                      (grad.scalar_type() == ScalarType::Float || grad.scalar_type() == ScalarType::Double),
-                  "svmax::singular_values_backward: grad must be float32 or float64 [..., min(b, d)], got ",
-                  grad.numel(), " numbers for ", in.batch.count, " matrices");
-  const Tensor row_norms = torch::stable::contiguous(row_norms_), dx = empty(in.batch.with({in.b, in.d}), in.dtype);
+  check_grad("singular_values_backward", grad, in.batch.count, in.n);
+  const Tensor row_norms = torch::stable::contiguous(row_norms_), dx = empty(in.batch.with({in.b, in.d}), in.dtype, x);
   if (in.batch.count == 0) return dx;
   const Batch grads(grad, 1);
   const auto g = [&](int64_t i, int64_t k) { return read(grad, grads.offset(i) + k * grad.stride(-1)); };
-  const Tensor weight = empty({in.batch.count, in.n, in.n}, aoti_torch_dtype_float64());
+  const Tensor weight = empty({in.batch.count, in.n, in.n}, aoti_torch_dtype_float64(), x);
   if (in.is_double()) {
     const Decomposition decomposition = svd(in, row_norms);
     for_each_matrix(in.batch.count, in.n * in.n * in.n, [&](int64_t i, Workspace& workspace, const Pool&) {

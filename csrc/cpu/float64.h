@@ -18,7 +18,7 @@ struct Decomposition {
 };
 
 inline Tensor embeddings_of(const Matrices& x, const Tensor& row_norms, std::vector<char>& finite) {
-  const Tensor e = empty({x.batch.count, x.b, x.d}, aoti_torch_dtype_float64());
+  const Tensor e = empty({x.batch.count, x.b, x.d}, aoti_torch_dtype_float64(), row_norms);
   finite.assign(size_t(x.batch.count), 1);
   for_each_matrix(x.batch.count, x.b * x.d, [&](int64_t i, Workspace& workspace, const Pool&) {
     double* at = doubles(e) + i * x.b * x.d;

@@ -1,37 +1,13 @@
 // What kernels.cpp offers for each instruction set, as plain functions on pointers: cpu.cpp takes the best table.
 #pragma once
-#include <cmath>
 #include <cstdint>
 
+#include "../input.h"
+#include "../objective.h"
 #include "../quadrature.h"
 #include "pool.h"
 
 namespace svmax {
-
-enum class Scalar { Half, BFloat16, Float, Double };
-
-// One matrix of the batch: x [b, d], strides in elements, and what is done to it before the Gram matrix.
-struct Input {
-  const void* x;
-  Scalar scalar;
-  int64_t b, d, row_stride, column_stride;
-  bool normalize, center;
-};
-
-// What the loss is as a function of the nuclear norm N: value = f(N), slope = df/dN.
-struct Objective {
-  enum class Kind { Linear, Bounded } kind;
-  double scale;            // Linear: f = scale N
-  double upper, range, d;  // Bounded: f = exp((upper - N / d) / range), eq. 4
-
-  // Always inlined, as all that the files of several instruction sets share: merged copies would run the wrong one.
-  [[gnu::always_inline]] double value(double norm) const {
-    return kind == Kind::Linear ? scale * norm : std::exp((upper - norm / d) / range);
-  }
-  [[gnu::always_inline]] double slope(double norm) const {
-    return kind == Kind::Linear ? scale : -value(norm) / (range * d);
-  }
-};
 
 struct Workspace;  // scratch memory, used again from matrix to matrix
 

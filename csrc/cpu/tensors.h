@@ -1,4 +1,4 @@
-// Torch's tensors, threads and memory as the kernels want them: pointers with strides, a pool, scratch memory.
+// Torch's threads and memory as the CPU kernels want them: a pool, scratch memory, numbers in and out.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-#include "../contracts.h"
+#include "../tensors.h"
 #include "instruction_set.h"
 
 namespace svmax {
@@ -39,74 +39,6 @@ class WorkspaceLease {
 };
 
 // ---- tensors in and out
-
-inline Tensor empty(const std::vector<int64_t>& sizes, int32_t dtype) {
-  std::vector<int64_t> strides(sizes.size(), 1);
-  for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype,
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
-// The batch dimensions of a tensor whose last `inner` dimensions are the item; walks over any strides.
-struct Batch {
-  std::vector<int64_t> sizes, strides;
-  int64_t count = 1;
-
-  Batch(const Tensor& t, int64_t inner) {
-    const int64_t outer = t.dim() - inner;
-    sizes.assign(t.sizes().begin(), t.sizes().begin() + outer);
-    strides.assign(t.strides().begin(), t.strides().begin() + outer);
-    for (const int64_t size : sizes) count *= size;
-  }
-  int64_t offset(int64_t index) const {
-    int64_t at = 0;
-    for (size_t i = sizes.size(); i-- > 0; index /= sizes[i]) at += index % sizes[i] * strides[i];
-    return at;
-  }
-  std::vector<int64_t> with(std::initializer_list<int64_t> inner) const {
-    std::vector<int64_t> all = sizes;
-    all.insert(all.end(), inner);
-    return all;
-  }
-};
-
-inline Scalar scalar_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Half:
-      return Scalar::Half;
-    case ScalarType::BFloat16:
-      return Scalar::BFloat16;
-    case ScalarType::Float:
-      return Scalar::Float;
-    default:
-      return Scalar::Double;
-  }
-}
-
-// x [..., b, d]: what every op starts from.
-struct Matrices {
-  Batch batch;
-  Input first;
-  int64_t b, d, n, element;
-  int32_t dtype, result_dtype;
-
-  Matrices(const char* op, const Tensor& x, bool normalize, bool center) : batch((check_matrices(op, "x", x), x), 2) {
-    b = x.size(-2), d = x.size(-1), n = std::min(b, d);
-    first = {x.data_ptr(), scalar_of(x), b, d, x.stride(-2), x.stride(-1), normalize, center};
-    element = int64_t(x.element_size());
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-    result_dtype = is_double() ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
-  }
-  bool is_double() const { return first.scalar == Scalar::Double; }
-  Input at(int64_t i) const {
-    Input input = first;
-    input.x = static_cast<const char*>(first.x) + batch.offset(i) * element;
-    return input;
-  }
-  int64_t norms() const { return first.normalize ? b : 0; }
-};
 
 inline void write(const Tensor& out, int64_t at, double value) {
   if (out.scalar_type() == ScalarType::Double)
