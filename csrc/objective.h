@@ -2,13 +2,7 @@
 #pragma once
 #include <cmath>
 
-// Inlined everywhere: on the CPU it is all that the files of several instruction sets share, and merged copies would
-// run the wrong one.
-#ifdef __CUDACC__
-#define SVMAX_EVERYWHERE __host__ __device__ __forceinline__
-#else
-#define SVMAX_EVERYWHERE [[gnu::always_inline]] inline
-#endif
+#include "config.h"
 
 namespace svmax {
 

@@ -1,14 +1,17 @@
 // z^(-1/2) ~ sum_j weight_j / (z + pole_j) on [m, M], relative error 1e-9: Hale, Higham, Trefethen (2008), method 3.
 //
-// The poles depend on M / m alone, up to scale, and their number is unchanged by rounding that ratio up to a power of
-// two, or grows by one. So they are tabulated: one rule for each octave of M / m, for an interval that ends at 1.
+// The poles depend on M / m alone, up to scale. A GPU computes them where it needs them, one a lane. For the CPU they
+// are tabulated, one rule for each octave of M / m: rounding that ratio up to a power of two adds one pole at the most.
 #pragma once
 #include <cmath>
 #include <cstdint>
 
+#include "config.h"
+
 namespace svmax {
 
-constexpr double kQuadratureTolerance = 1e-9;
+constexpr double kPi = 3.141592653589793;
+constexpr double kLogTolerance = 20.72326583694641;  // log(1 / 1e-9)
 constexpr int kOctaves = 54;    // M / m reaches 1 / (4 eps) = 2^50: the shift of spectral.h sees to that
 constexpr int kMostPoles = 44;  // at M / m = 2^54
 
@@ -17,52 +20,53 @@ struct Quadrature {
   double pole[kMostPoles], weight[kMostPoles];
 };
 
-// The Jacobi elliptic functions sn, cn, dn at u of parameter 1 - complementary, by the arithmetic-geometric mean.
-// From the complementary parameter itself: 1 - complementary would round, and limit the rule to an error of 1e-5.
-struct Elliptic {
-  double sn, cn, dn;
+// The arithmetic-geometric mean of 1 and sqrt(m), with every step on the way: it gives the elliptic functions of
+// parameter 1 - m. From m itself: 1 - m would round, and limit the rule to an error of 1e-5.
+struct Mean {
+  static constexpr int kSteps = 9;  // quadratic convergence: 8 steps reach 1e-16 at m = 2^-54, a further one adds 0
+  double mean[kSteps + 1], difference[kSteps];
+
+  SVMAX_EVERYWHERE explicit Mean(double m) {
+    double other = std::sqrt(m);
+    mean[0] = 1;
+    for (int k = 0; k < kSteps; ++k) {
+      difference[k] = (mean[k] - other) / 2;
+      mean[k + 1] = (mean[k] + other) / 2;
+      other = std::sqrt(mean[k] * other);
+    }
+  }
+  // K(1 - m), the quarter period.
+  SVMAX_EVERYWHERE double quarter_period() const { return kPi / (2 * mean[kSteps]); }
 };
-inline Elliptic jacobi_elliptic(double u, double complementary) {
-  constexpr int kMost = 14;  // the mean converges quadratically: 1e-16 is reached after 8 steps at 1e-16
-  double mean[kMost + 1], difference[kMost];
-  double other = std::sqrt(complementary);
-  int steps = 0;
-  mean[0] = 1;
-  while (steps < kMost && (steps == 0 || difference[steps - 1] > 1e-16 * mean[steps])) {
-    difference[steps] = (mean[steps] - other) / 2;
-    mean[steps + 1] = (mean[steps] + other) / 2;
-    other = std::sqrt(mean[steps] * other);
-    ++steps;
-  }
-  double phi = std::ldexp(mean[steps] * u, steps);
-  for (int k = steps; k > 0; --k) {
-    const double sine = difference[k - 1] / mean[k] * std::sin(phi);
-    phi = (phi + std::asin(sine > 1 ? 1 : sine < -1 ? -1 : sine)) / 2;
-  }
-  const double sn = std::sin(phi), cn = std::cos(phi);
-  return {sn, cn, std::sqrt(cn * cn + complementary * sn * sn)};
+
+SVMAX_EVERYWHERE int pole_count(double log_ratio) {
+  return int(std::ceil((log_ratio + 3) * kLogTolerance / (2 * kPi * kPi)));
 }
 
-// K(1 - complementary), the quarter period: pi / (2 agm(1, sqrt(complementary))).
-inline double quarter_period(double complementary) {
-  double a = 1, b = std::sqrt(complementary);
-  for (int k = 0; k < 14; ++k) {
-    const double next = (a + b) / 2;
-    b = std::sqrt(a * b);
-    a = next;
+// Pole j of `count` on [m, 1]: m (sn / cn)^2 and its weight, at u = (j + 1/2) K / count.
+struct Pole {
+  double pole, weight;
+};
+SVMAX_EVERYWHERE Pole quadrature_pole(int j, int count, double m, const Mean& agm) {
+  const double quarter = agm.quarter_period();
+  double phi = (1 << Mean::kSteps) * agm.mean[Mean::kSteps] * ((j + 0.5) * quarter / count);
+  for (int k = Mean::kSteps; k > 0; --k) {
+    const double sine = agm.difference[k - 1] / agm.mean[k] * std::sin(phi);
+    phi = (phi + std::asin(sine > 1 ? 1 : sine < -1 ? -1 : sine)) / 2;
   }
-  return std::acos(-1.0) / (2 * a);
+  const double sn = std::sin(phi), cn = std::cos(phi), dn = std::sqrt(cn * cn + m * sn * sn);
+  return {m * (sn / cn) * (sn / cn), 2 * quarter * std::sqrt(m) / (kPi * count) * dn / (cn * cn)};
 }
 
 inline Quadrature quadrature_for_octave(int octave) {
-  const double pi = std::acos(-1.0), m = std::ldexp(1.0, -octave);  // the interval [m, 1]
+  const double m = std::ldexp(1.0, -octave);  // the interval [m, 1]
+  const Mean agm(m);
   Quadrature rule;
-  rule.count = int(std::ceil((octave * std::log(2.0) + 3) * std::log(1 / kQuadratureTolerance) / (2 * pi * pi)));
-  const double quarter = quarter_period(m);
+  rule.count = pole_count(octave * std::log(2.0));
   for (int j = 0; j < rule.count; ++j) {
-    const Elliptic at = jacobi_elliptic((j + 0.5) * quarter / rule.count, m);
-    rule.pole[j] = m * (at.sn / at.cn) * (at.sn / at.cn);
-    rule.weight[j] = 2 * quarter * std::sqrt(m) / (pi * rule.count) * at.dn / (at.cn * at.cn);
+    const Pole at = quadrature_pole(j, rule.count, m, agm);
+    rule.pole[j] = at.pole;
+    rule.weight[j] = at.weight;
   }
   return rule;
 }
