@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ import svmax_ops
 
 torch.set_num_threads(1)  # the fixture two_threads has more
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "cuda")
+NATIVE = ("cpu", "cuda")  # those whose kernels are the ops of torch.ops.svmax
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,24 +31,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(strict, append=False)  # so that a mark at the test itself has the last word
 
 
+@contextmanager
+def _on(backend: str) -> Iterator[str]:
+    """The backend is chosen and new tensors, those of truth.py too, are made on the device that it serves."""
+    reason = svmax_ops.available_backends()[backend]
+    if reason != "ok":
+        pytest.skip(f"backend {backend}: {reason}")
+    torch.set_default_device("cuda" if backend == "cuda" else None)
+    try:
+        with svmax_ops.use_backend(backend):
+            yield backend
+    finally:
+        torch.set_default_device(None)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test that takes it runs once on each backend."""
-    reason = svmax_ops.available_backends()[request.param]
-    if reason != "ok":
-        pytest.skip(f"backend {request.param}: {reason}")
-    with svmax_ops.use_backend(request.param):
-        yield request.param
+    with _on(request.param) as name:
+        yield name
 
 
-@pytest.fixture
-def native() -> Iterator[None]:
-    """For what the native library alone promises."""
-    reason = svmax_ops.available_backends()["cpu"]
-    if reason != "ok":
-        pytest.skip(f"backend cpu: {reason}")
-    with svmax_ops.use_backend("cpu"):
-        yield
+@pytest.fixture(params=NATIVE)
+def native(request: pytest.FixtureRequest) -> Iterator[str]:
+    """For what the native libraries alone promise: once on each."""
+    with _on(request.param) as name:
+        yield name
 
 
 @pytest.fixture

@@ -202,7 +202,7 @@ def test_autocast_changes_nothing(backend, function, dtype, autocast_dtype):
     x = truth.random(20, 12, dtype=dtype).requires_grad_()
     expected = function(x)
     (dx,) = torch.autograd.grad(expected.sum(), x)
-    with torch.autocast("cpu", autocast_dtype):
+    with torch.autocast(x.device.type, autocast_dtype):
         actual = function(x)
         (inside,) = torch.autograd.grad(actual.sum(), x, retain_graph=True)
     (outside,) = torch.autograd.grad(actual.sum(), x)
@@ -215,7 +215,7 @@ def test_autocast_changes_nothing(backend, function, dtype, autocast_dtype):
 def test_autocast_with_the_layer_before(backend):
     """A linear layer gives bfloat16 embeddings; the loss is float32 and so are the gradients of its weights."""
     layer, images = torch.nn.Linear(16, 12), truth.random(20, 16)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(images.device.type, torch.bfloat16):
         embeddings = layer(images)
         loss = svmax_loss(embeddings)
     assert embeddings.dtype == torch.bfloat16

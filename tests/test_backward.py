@@ -26,15 +26,15 @@ def inverse_sqrt(e: np.ndarray) -> np.ndarray:
 def run(x: torch.Tensor, w: np.ndarray, grad: np.ndarray, normalize: bool, center: bool) -> torch.Tensor:
     _, row_norms = torch.ops.svmax.gram(x, normalize=normalize, center=center)
     options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
-    grad = torch.from_numpy(np.asarray(grad)).to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    return torch.ops.svmax.backward(grad, x, torch.from_numpy(w), row_norms, **options)
+    grad = truth.tensor(np.asarray(grad)).to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    return torch.ops.svmax.backward(grad, x, truth.tensor(w), row_norms, **options)
 
 
 def assert_backward(x: torch.Tensor, normalize: bool, center: bool) -> None:
     full = truth.to_numpy(x)
     e = truth.embedding(full, normalize, center)
     w = inverse_sqrt(e)
-    grad = truth.random(*x.shape[:-2], seed=9, dtype=torch.float32).double().numpy()
+    grad = truth.to_numpy(truth.random(*x.shape[:-2], seed=9, dtype=torch.float32))
     dx = run(x, w, grad, normalize, center)
     assert dx.dtype == x.dtype
     assert dx.shape == x.shape

@@ -51,7 +51,7 @@ def test_nuclear_norm_of_large_matrices(backend, shape, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", truth.spectra())
 def test_nuclear_norm_of_every_spectrum(backend, name, dtype, transpose):
-    e = torch.from_numpy(truth.embedding(truth.spectra()[name], normalize=True)).to(torch.float32).to(dtype)
+    e = truth.tensor(truth.embedding(truth.spectra()[name], normalize=True)).to(torch.float32).to(dtype)
     e = e.mT if transpose else e
     assert_nuclear_norm(nuclear_norm(e), e)
 
@@ -60,7 +60,7 @@ def test_nuclear_norm_of_every_spectrum(backend, name, dtype, transpose):
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("name", truth.spectra())
 def test_nuclear_norm_of_every_spectrum_through_normalisation(backend, name, dtype, center):
-    x = torch.from_numpy(truth.spectra()[name]).to(dtype)
+    x = truth.tensor(truth.spectra()[name]).to(dtype)
     if center and name == "rank 1":  # equal rows: the centred matrix is rounding alone
         assert nuclear_norm(x, normalize=True, center=True) < 1e-6 * nuclear_norm(x, normalize=True)
     else:
@@ -252,7 +252,7 @@ def test_singular_values_of_every_shape(backend, shape, dtype, options):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", truth.spectra())
 def test_singular_values_of_every_spectrum(backend, name, dtype):
-    x = torch.from_numpy(truth.embedding(truth.spectra()[name], normalize=True)).to(torch.float32).to(dtype)
+    x = truth.tensor(truth.embedding(truth.spectra()[name], normalize=True)).to(torch.float32).to(dtype)
     expected = np.linalg.svd(truth.to_numpy(x), compute_uv=False)
     error = np.abs(truth.to_numpy(svdvals(x)) - expected)
     assert error.max() <= (1e-14 if dtype == torch.float64 else 1e-7) * expected[0] + 1e-7 * (dtype != torch.float64)

@@ -38,7 +38,7 @@ def assert_polar(p: torch.Tensor, e: np.ndarray, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name", truth.spectra())
 def test_polar_factor_of_every_spectrum(backend, name, dtype, transpose):
-    e = torch.from_numpy(truth.embedding(truth.spectra()[name], normalize=True)).to(torch.float32).to(dtype)
+    e = truth.tensor(truth.embedding(truth.spectra()[name], normalize=True)).to(torch.float32).to(dtype)
     e = e.mT if transpose else e
     assert_polar(gradient(nuclear_norm, e), truth.to_numpy(e), dtype)
 
@@ -75,8 +75,8 @@ FORMS = {  # n singular values from 1 to 1 / ratio
 @pytest.mark.parametrize("form", FORMS)
 def test_polar_factor_of_known_singular_values(backend, form, ratio, n):
     """kappa(G) from 9 to 1e10 on both sides of every threshold; kappa alone does not say how many are small."""
-    u, v = (np.linalg.qr(truth.random(n, n, dtype=torch.float64, seed=k).numpy())[0] for k in (1, 2))
-    x = torch.from_numpy(u * FORMS[form](n, ratio) @ v).float()
+    u, v = (np.linalg.qr(truth.to_numpy(truth.random(n, n, dtype=torch.float64, seed=k)))[0] for k in (1, 2))
+    x = truth.tensor(u * FORMS[form](n, ratio) @ v).float()
     assert_polar(gradient(nuclear_norm, x), truth.to_numpy(x), torch.float32)
 
 
@@ -86,7 +86,7 @@ def test_float64_stays_float64_where_the_inverse_root_is_float32_numbers(backend
     rotation = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     for rows in (rotation, rotation[:1], [[0.6, 0.8]], [[2 / 3, 2 / 3, 1 / 3], [1 / 3, -2 / 3, 2 / 3]]):
         x = torch.tensor(rows, dtype=torch.float64)
-        np.testing.assert_allclose(gradient(nuclear_norm, x).numpy(), x.numpy(), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(truth.to_numpy(gradient(nuclear_norm, x)), truth.to_numpy(x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
@@ -190,7 +190,7 @@ def test_a_zero_row_gets_a_zero_gradient(backend, shape, dtype, center):
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("name", truth.spectra())
 def test_gradient_is_finite_on_every_spectrum(backend, name, dtype):
-    x = torch.from_numpy(truth.spectra()[name]).to(dtype)
+    x = truth.tensor(truth.spectra()[name]).to(dtype)
     for matrix in (x, x.mT):
         for options in truth.OPTIONS.values():
             assert gradient(svmax_loss, matrix, **options).isfinite().all()
@@ -241,9 +241,9 @@ def test_gradient_of_singular_values_for_any_incoming_gradient(backend, shape, d
 
 def repeated(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
     """Singular values 3, 3, 3, 2, 2, 1 in random directions."""
-    left = np.linalg.qr(truth.random(shape[0], 6, dtype=torch.float64).numpy())[0]
-    right = np.linalg.qr(truth.random(shape[1], 6, dtype=torch.float64, seed=1).numpy())[0]
-    return torch.from_numpy(left * np.array([3.0, 3, 3, 2, 2, 1]) @ right.T).to(dtype)
+    left = np.linalg.qr(truth.to_numpy(truth.random(shape[0], 6, dtype=torch.float64)))[0]
+    right = np.linalg.qr(truth.to_numpy(truth.random(shape[1], 6, dtype=torch.float64, seed=1)))[0]
+    return truth.tensor(left * np.array([3.0, 3, 3, 2, 2, 1]) @ right.T).to(dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

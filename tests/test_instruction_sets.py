@@ -12,7 +12,7 @@ import truth
 from svmax_ops import nuclear_norm, svdvals, svmax_loss
 from svmax_ops.backends import native as library
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = [pytest.mark.usefixtures("native"), pytest.mark.parametrize("native", ["cpu"], indirect=True)]
 
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])

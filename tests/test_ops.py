@@ -92,11 +92,12 @@ def test_objective_is_its_stages(objective, shape, dtype, options):
     np.testing.assert_allclose(truth.to_numpy(value), truth.value(full, objective, **options), rtol=1e-6)
     assert weight.dtype == row_norms.dtype == torch.float64
     if options["normalize"]:
-        np.testing.assert_allclose(row_norms.numpy(), truth.row_norms(full)[..., 0], rtol=1e-15)
+        np.testing.assert_allclose(truth.to_numpy(row_norms), truth.row_norms(full)[..., 0], rtol=1e-15)
     if options["center"] and shape[-2] <= shape[-1]:
         return  # G is singular: W in the direction of the mean is what it likes to be
     e = truth.embedding(full, **options)
-    p = e @ weight.numpy() if shape[-2] >= shape[-1] else weight.numpy() @ e
+    w = truth.to_numpy(weight)
+    p = e @ w if shape[-2] >= shape[-1] else w @ e
     expected = truth.slope(full, objective, **options)[..., None, None] * truth.polar_factor(e)
     np.testing.assert_allclose(p, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
@@ -130,6 +131,7 @@ OPTIONS = {"normalize": True, "center": False}
     ids=["int64", "complex64", "1 dimension", "0 dimensions", "b = 0", "d = 0"],
 )
 def test_ops_refuse_what_they_cannot_read(x, said):
+    x = x.to(torch.get_default_device())
     with pytest.raises(RuntimeError, match=f"svmax::gram.*{said}"):
         torch.ops.svmax.gram(x, **OPTIONS)
     with pytest.raises(RuntimeError, match=f"svmax::objective.*{said}"):
@@ -147,6 +149,7 @@ def test_an_unknown_objective_is_refused():
     "gram", [torch.eye(4), torch.ones(4, 3, dtype=torch.float64), torch.ones(4, dtype=torch.float64)], ids=str
 )
 def test_spectral_takes_square_float64_matrices(gram):
+    gram = gram.to(torch.get_default_device())
     with pytest.raises(RuntimeError, match=r"svmax::spectral.*gram"):
         torch.ops.svmax.spectral(gram, need_inverse_sqrt=True)
 

@@ -12,9 +12,9 @@ SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 128, 255, 256, 300
 
 
 def spectral(gram: np.ndarray, need_inverse_sqrt: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    nuclear_norm, w = torch.ops.svmax.spectral(torch.from_numpy(gram), need_inverse_sqrt=need_inverse_sqrt)
+    nuclear_norm, w = torch.ops.svmax.spectral(truth.tensor(gram), need_inverse_sqrt=need_inverse_sqrt)
     assert nuclear_norm.dtype == w.dtype == torch.float64
-    return nuclear_norm.numpy(), w.numpy()
+    return truth.to_numpy(nuclear_norm), truth.to_numpy(w)
 
 
 def assert_spectral(e: np.ndarray) -> None:
@@ -43,14 +43,14 @@ def test_every_spectrum_of_the_model(name):
 
 @pytest.mark.parametrize("n", SIZES)
 def test_every_size(n):
-    assert_spectral(truth.random(n + n // 4 + 1, n, dtype=torch.float64).numpy())
+    assert_spectral(truth.to_numpy(truth.random(n + n // 4 + 1, n, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("n", [2, 9, 33, 128, 300])
 @pytest.mark.parametrize("noise", [1e-2, 1e-5])
 def test_every_size_at_collapse(n, noise):
-    x = truth.random(1, n).numpy() + noise * truth.random(n + 5, n, seed=1).numpy()
-    assert_spectral(truth.embedding(x.astype(float), normalize=True))
+    x = truth.to_numpy(truth.random(1, n) + noise * truth.random(n + 5, n, seed=1))
+    assert_spectral(truth.embedding(x, normalize=True))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 64, 300])
@@ -59,7 +59,7 @@ def test_matrices_that_are_tridiagonal_already(n):
     root = np.diag(np.linspace(1, 2, n))
     for e in (np.eye(n), root, root[::-1], root + np.diag(np.full(n - 1, 0.3), 1), np.eye(n) * 1e-3):
         assert_spectral(e)
-    blocks = np.kron(np.eye(n), truth.random(3, 3, dtype=torch.float64).numpy() + 3 * np.eye(3))
+    blocks = np.kron(np.eye(n), truth.to_numpy(truth.random(3, 3, dtype=torch.float64)) + 3 * np.eye(3))
     assert_spectral(blocks)
 
 
@@ -67,7 +67,7 @@ def test_matrices_that_are_tridiagonal_already(n):
 @pytest.mark.parametrize("n", [16, 128])
 def test_known_singular_values(n, ratio):
     """From kappa(G) = 1e2 to 1e14: both sides of every threshold between float32, poles and eigenvalues."""
-    u, v = (np.linalg.qr(truth.random(n, n, dtype=torch.float64, seed=k).numpy())[0] for k in (1, 2))
+    u, v = (np.linalg.qr(truth.to_numpy(truth.random(n, n, dtype=torch.float64, seed=k)))[0] for k in (1, 2))
     assert_spectral(u * np.geomspace(1, 1 / ratio, n) @ v)
     assert_spectral(u * np.where(np.arange(n) < n // 2, 1, 1 / ratio) @ v)
     assert_spectral(u * np.where(np.arange(n) < 1, 1, 1 / ratio) @ v)
@@ -100,7 +100,7 @@ def test_a_batch_is_its_matrices_one_by_one():
     x = truth.random(2, 5, 40, 24, dtype=torch.float64)
     x[0, 1] = 1
     x[1, 3, 5:] = 0
-    gram = (x.mT @ x).numpy()
+    gram = truth.to_numpy(x.mT @ x)
     norm, w = spectral(gram)
     assert norm.shape == (2, 5)
     assert w.shape == gram.shape

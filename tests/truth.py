@@ -48,7 +48,12 @@ def polar_tolerance(singular_values: np.ndarray, dtype: torch.dtype) -> float:
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:
     """The same numbers in float64: the cast to a narrower type before is not the kernel's error."""
-    return x.detach().to(torch.float64).numpy()
+    return x.detach().to("cpu", torch.float64).numpy()
+
+
+def tensor(x: np.ndarray) -> torch.Tensor:
+    """The same numbers on the device under test, which a fixture has made torch's default."""
+    return torch.from_numpy(x).to(torch.get_default_device())
 
 
 def row_norms(x: np.ndarray) -> np.ndarray:
@@ -134,7 +139,7 @@ def gradient(x: np.ndarray, objective: str, normalize: bool = False, center: boo
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
     """Standard normal entries."""
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
+    return tensor(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
 
 
 def loss_expression(x: torch.Tensor, objective: str, normalize: bool, center: bool) -> torch.Tensor:
