@@ -1,17 +1,26 @@
 # make demo   everything from nothing: an environment, the package, three losses trained without and with SVMax
 # make test   the same environment, every test
+# make cuda   the CUDA kernels for every GPU architecture, or for some: make cuda CUDA_ARCHITECTURES="80 90"
+# make wheel  a wheel for others in dist/, with those
 # make lint   ruff, clang-format, mypy
 # make bench  the speed and accuracy figures of benchmarks/results/, anew
 # make readme the tables of README.md, from benchmarks/results/ and the demo
+# make gpu-check  on a machine with a GPU: build for it, test on it, measure it; with the Python that is there
 PYTHON ?= python3
 # torch and torchvision go together. Another pair: make test TORCH="torch==2.12.0 torchvision==0.27.0"
 TORCH ?= torch torchvision
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-NATIVE := $(shell find csrc -type f -name '*.h' -o -type f -name '*.cpp')
+NATIVE := $(shell find csrc -type f -name '*.h' -o -type f -name '*.cpp' -o -type f -name '*.cu' -o -type f -name '*.cuh')
 PACKAGE := pyproject.toml setup.py CMakeLists.txt $(NATIVE)
 
-.PHONY: demo test lint bench readme clean
+# Where nvcc is, `demo` and `test` build the CUDA kernels for this machine's GPUs alone; without a GPU, for one
+# architecture, to see that they compile. Without the kernels: make test CMAKE_ARGS=-DSVMAX_CUDA=OFF
+GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u)
+CMAKE_ARGS ?= '-DSVMAX_CUDA_ARCHITECTURES=$(or $(GPUS),90)'
+export CMAKE_ARGS
+
+.PHONY: demo test cuda wheel lint bench readme clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.runs
@@ -19,6 +28,18 @@ demo: .venv/.runs
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+cuda: .venv/.torch
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/cuda -G Ninja -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	  -DSVMAX_CUDA=ON -DSVMAX_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)"
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/cuda --target _C_cuda
+	cp build/cuda/_C_cuda.so svmax_ops/
+	@stat --format='%n: %s bytes' svmax_ops/_C_cuda.so
+	@grep --text --only-matching --max-count=1 'svmax_ops for CUDA [ -~]*' svmax_ops/_C_cuda.so
+
+wheel: .venv/.torch
+	CMAKE_ARGS=-DSVMAX_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)" \
+	  $(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -35,8 +56,12 @@ bench: .venv/.dev
 readme: .venv/.dev
 	$(BIN)/python -m benchmarks.readme
 
+# No environment of its own: such a machine may have no network, and has the torch that is to be checked.
+gpu-check:
+	$(PYTHON) -m benchmarks.gpu_check
+
 clean:
-	rm -rf build dist *.egg-info svmax_ops/_C.so .venv .venvs
+	rm -rf build dist *.egg-info svmax_ops/_C*.so .venv .venvs
 
 # Stamps: a file in .venv says what has been installed; make compares it with the files that it came from.
 .venv/.torch:

@@ -1,4 +1,4 @@
-"""What is measured: the cases, and the providers that take turns on each."""
+"""What is measured: the cases, and the providers that take turns on each; more of both for a GPU."""
 
 from __future__ import annotations
 
@@ -43,6 +43,14 @@ CASES = (
     Case("1024x128 collapse 1e-4", (1024, 128), "where the regularizer matters", spectrum="collapse 1e-4"),
     Case("1024x128 collapse 1e-6", (1024, 128), "nearly rank one", spectrum="collapse 1e-6"),
 )
+# In the order in which they are measured: a time limit leaves out the last ones.
+GPU_CASES = (
+    CASES[0],
+    Case("1000 of 64x32", (1000, 64, 32), "many matrices at once"),
+    *(case for case in CASES[1:] if case.name in ("1024x128", "288x256", "32x16", "144x128 collapse 1e-6", "512x512")),
+    Case("65536x128", (65536, 128), "a whole data set: reading it is the work"),
+    Case("100000 of 8x4", (100_000, 8, 4), "more matrices than a grid has blocks in two of its dimensions"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Provider:
     """What is differentiated, with the row normalisation where the loss has one; a scalar."""
     value: Callable[[Tensor], Tensor]
     """``objective`` of float64 input, by torch.linalg alone: the truth."""
+    loops: bool = False
+    """Takes the matrices of a batch one by one, on the host."""
 
 
 def normalized_svdvals(x: Tensor) -> Tensor:
@@ -81,6 +91,46 @@ PROVIDERS = (
     ),
     Provider("svdvals", svmax_ops.svdvals, lambda x: svmax_ops.svdvals(x, normalize=True).sum(), normalized_svdvals),
 )
+
+
+def _with_driver(driver: str) -> tuple[Provider, Provider]:
+    """cuSOLVER's ways to an SVD, which torch lets a user choose from."""
+
+    def svdvals(x: Tensor) -> Tensor:
+        return torch.linalg.svdvals(x, driver=driver)
+
+    def svd(x: Tensor) -> Tensor:
+        return torch.linalg.svd(x, full_matrices=False, driver=driver)[1]
+
+    return tuple(
+        Provider(
+            f"torch.linalg.{function.__name__} {driver}",
+            function,
+            lambda x, function=function: function(F.normalize(x, dim=-1)).sum(),
+            normalized_svdvals,
+            loops=driver == "gesvd",
+        )
+        for function in (svdvals, svd)
+    )
+
+
+def _gram_eigvalsh(x: Tensor) -> Tensor:
+    full = x.double()
+    gram = full.mT @ full if x.shape[-2] >= x.shape[-1] else full @ full.mT
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+
+
+GPU_PROVIDERS = (
+    *PROVIDERS,
+    *(provider for driver in ("gesvd", "gesvdj", "gesvda") for provider in _with_driver(driver)),
+    Provider(
+        "eigvalsh of the float64 Gram matrix",
+        _gram_eigvalsh,
+        lambda x: _gram_eigvalsh(F.normalize(x, dim=-1)).sum(),
+        normalized_svdvals,
+    ),
+)
+CAPTURED = ("svmax_loss", "nuclear_norm")  # those that a CUDA graph can hold; torch's wait for the host
 
 
 def _scalar(value: Tensor) -> Tensor:

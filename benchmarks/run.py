@@ -31,20 +31,28 @@ def step(provider: Provider, x: Tensor) -> Callable[[], object]:
     return call
 
 
-def errors(provider: Provider, x: Tensor) -> tuple[float, float]:
-    """Relative error of the value and (Frobenius norm) of the gradient, against float64."""
-    x, full = x.detach().clone().requires_grad_(), x.detach().double().requires_grad_()
-    value, truth = provider.objective(x), provider.value(full)
-    (dx,), (expected,) = torch.autograd.grad(value, x), torch.autograd.grad(truth, full)
-    value_error = abs(value.item() - truth.item()) / abs(truth.item())
-    return value_error, ((dx.double() - expected).norm() / expected.norm()).item()
+def truth(value: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """A provider's value and its gradient in float64, on the CPU."""
+    full = x.detach().to("cpu", torch.float64).requires_grad_()
+    result = value(full)
+    return result.detach(), torch.autograd.grad(result, full)[0]
+
+
+def errors(provider: Provider, x: Tensor, expected: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """Relative error of the value and (Frobenius norm) of the gradient, against :func:`truth`."""
+    x = x.detach().clone().requires_grad_()
+    value = provider.objective(x)
+    (dx,) = torch.autograd.grad(value, x)
+    error = abs(value.item() - expected[0].item()) / abs(expected[0].item())
+    return error, ((dx.to("cpu", torch.float64) - expected[1]).norm() / expected[1].norm()).item()
 
 
 def measure(case: Case, threads: int, rounds: int) -> list[dict[str, Any]]:
     """The rows of one case at one number of threads."""
     x = case.input()
     facts = {"case": case.name, "shape": "x".join(map(str, case.shape)), "dtype": case.dtype, "spectrum": case.spectrum}
-    found = {provider.name: errors(provider, x) for provider in PROVIDERS}
+    truths = {value: truth(value, x) for value in {provider.value for provider in PROVIDERS}}
+    found = {provider.name: errors(provider, x, truths[provider.value]) for provider in PROVIDERS}
     rows = []
     for mode in MODES:
         if mode == "forward":

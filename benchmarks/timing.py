@@ -18,14 +18,26 @@ class Timing(NamedTuple):
     p80: float
 
 
+def wall_clock(call: Callable[[], object], repeats: int) -> float:
+    """Seconds a call, of ``repeats`` in a row."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
 def take_turns(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int = 50, round_seconds: float = 0.004
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 50,
+    round_seconds: float = 0.004,
+    clock: Callable[[Callable[[], object], int], float] = wall_clock,
 ) -> dict[str, Timing]:
     """Time each call. A round runs every one of them for about ``round_seconds`` and the order turns with each round.
 
     What slows the machine down for a while then hits all alike; the median leaves out what hits one.
     """
-    repeats = {name: max(1, round(round_seconds / _seconds(call, 3))) for name, call in calls.items()}
+    repeats = {name: max(1, round(round_seconds / clock(call, 3))) for name, call in calls.items()}
     names, samples = list(calls), {name: [] for name in calls}
     gc.collect()
     gc.disable()
@@ -33,14 +45,7 @@ def take_turns(
         for turn in range(rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 calls[name]()  # brings code and data of this one back into the caches
-                samples[name].append(_seconds(calls[name], repeats[name]))
+                samples[name].append(clock(calls[name], repeats[name]))
     finally:
         gc.enable()
     return {name: Timing(*map(float, np.percentile(samples[name], [50, 20, 80]))) for name in names}
-
-
-def _seconds(call: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
