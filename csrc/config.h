@@ -6,6 +6,8 @@
 
 #ifdef __CUDACC__
 #define SVMAX_EVERYWHERE __host__ __device__ __forceinline__
+#define SVMAX_UNROLL _Pragma("unroll")  // so that arrays can stay in registers
 #else
 #define SVMAX_EVERYWHERE [[gnu::always_inline]] inline
+#define SVMAX_UNROLL
 #endif

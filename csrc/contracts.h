@@ -5,6 +5,8 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <initializer_list>
+#include <utility>
 
 namespace svmax {
 
@@ -40,6 +42,14 @@ inline void check_kept(const char* op, const char* name, const Tensor& t, int64_
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double && t.numel() == matrices * each, "svmax::", op, ": ", name,
                   " must be float64 with ", each, " numbers a matrix, as the forward op returned it; got ", t.numel(),
                   " for ", matrices, " matrices");
+}
+
+// Kernels read pointers: a tensor on another device than x's would be read as garbage, or end the process.
+inline void check_same_device(const char* op, const Tensor& x,
+                              std::initializer_list<std::pair<const char*, const Tensor&>> others) {
+  for (const auto& [name, t] : others)
+    STD_TORCH_CHECK(t.device() == x.device(), "svmax::", op, ": ", name, " must be on x's device, number ",
+                    x.get_device_index(), "; it is on number ", t.get_device_index(), " of its kind");
 }
 
 }  // namespace svmax

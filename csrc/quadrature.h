@@ -29,6 +29,7 @@ struct Mean {
   SVMAX_EVERYWHERE explicit Mean(double m) {
     double other = std::sqrt(m);
     mean[0] = 1;
+    SVMAX_UNROLL
     for (int k = 0; k < kSteps; ++k) {
       difference[k] = (mean[k] - other) / 2;
       mean[k + 1] = (mean[k] + other) / 2;
@@ -50,6 +51,7 @@ struct Pole {
 SVMAX_EVERYWHERE Pole quadrature_pole(int j, int count, double m, const Mean& agm) {
   const double quarter = agm.quarter_period();
   double phi = (1 << Mean::kSteps) * agm.mean[Mean::kSteps] * ((j + 0.5) * quarter / count);
+  SVMAX_UNROLL
   for (int k = Mean::kSteps; k > 0; --k) {
     const double sine = agm.difference[k - 1] / agm.mean[k] * std::sin(phi);
     phi = (phi + std::asin(sine > 1 ? 1 : sine < -1 ? -1 : sine)) / 2;

@@ -33,6 +33,13 @@ using Global = T*;
 using Half = __half;
 using BFloat16 = __nv_bfloat16;
 
+// x, as a value that the compiler cannot look behind. Choosing one of several array elements by a run-time index would
+// else become a choice of their addresses, and the array would move to local memory.
+SVMAX_DEVICE f64 in_register(f64 x) {
+  asm volatile("" : "+d"(x));
+  return x;
+}
+
 SVMAX_DEVICE f64 to_f64(double x) { return x; }
 SVMAX_DEVICE f64 to_f64(float x) { return double(x); }
 SVMAX_DEVICE f64 to_f64(Half x) { return double(__half2float(x)); }

@@ -1,0 +1,133 @@
+// Stage `backward`: dX from the polar factor P = E W (b >= d) or W E (b < d), with the row projection in one kernel.
+#pragma once
+#include "rows.cuh"
+
+namespace svmax::cuda {
+
+constexpr int kBackwardThreads = 256;
+constexpr int kBlockRows = 8;       // of dX a block: a warp each when they are projected
+constexpr int kBlockColumns = 128;  // of dX at a time
+constexpr int kChunk = 16;          // terms of the product at a time
+
+struct BackwardOptions {
+  Global<const f32> grad;    // one number a matrix; or
+  Global<const f64> grad64;  // the same in float64; or both null: 1
+  Strides grads;
+  Global<const f64> weight;     // [matrices, n, n]
+  Global<const f64> row_norms;  // [matrices, b] when normalised
+  Global<const f64> mean;       // [matrices, d] when centred
+};
+
+constexpr int64_t backward_shared_bytes(int64_t n, int64_t d) {
+  return n * kBlockRows * 12 + d * kBlockRows * 8 + kChunk * kBlockColumns * 12 + kBlockRows * 8;
+}
+
+// grid (ceil(b / kBlockRows), matrices). dx [matrices, b, d], contiguous.
+template <typename scalar_t>
+SVMAX_KERNEL(kBackwardThreads, 2)
+backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> dx) {
+  constexpr int kGroups = kBackwardThreads / kBlockColumns, kEach = kBlockRows / kGroups;  // rows of a thread
+  const int b = int(rows.b), d = int(rows.d), n = b < d ? b : d, thread = int(threadIdx.x);
+  const bool tall = b >= d;
+  const int64_t matrix = blockIdx.y;
+  SharedMemory memory;
+  // The block's rows of E (tall) or W as columns, rows of W (tall) or E; both in float32 too, for where that will do.
+  const Shared<f64> left = memory.take<f64>(n * kBlockRows), right = memory.take<f64>(kChunk * kBlockColumns);
+  const Shared<f32> left32 = memory.take<f32>(n * kBlockRows), right32 = memory.take<f32>(kChunk * kBlockColumns);
+  const Shared<f64> g = memory.take<f64>(kBlockRows * d);  // [rows, d]: dl/dE
+  const Shared<f64> norms = memory.take<f64>(kBlockRows);
+
+  const Global<const scalar_t> x = rows.matrix(matrix);
+  const Global<const f64> w = options.weight + matrix * n * n;
+  const Global<const f64> row_norms = rows.normalize ? options.row_norms + matrix * b : options.row_norms;
+  const Global<const f64> mean = rows.center ? options.mean + matrix * d : options.mean;
+  const auto normalized = [&](int i, int j, f64 norm) {
+    const f64 value = rows.at(x, i, j);
+    return rows.normalize ? Normalizer(norm)(value) : value;
+  };
+  const auto embedding = [&](int i, int j, f64 norm) {
+    const f64 value = normalized(i, j, norm);
+    return rows.center ? value - mean[j] : value;
+  };
+
+  const int first = int(blockIdx.x) * kBlockRows, count = b - first < kBlockRows ? b - first : kBlockRows;
+  if (thread < kBlockRows) norms[thread] = rows.normalize && thread < count ? f64(row_norms[first + thread]) : f64(1);
+  __syncthreads();
+  for (int at = thread; at < n * kBlockRows; at += kBackwardThreads) {
+    const int k = at % n, i = at / n;
+    f64 value = 0;
+    if (i < count) value = tall ? embedding(first + i, k, norms[i]) : f64(w[int64_t(first + i) * n + k]);
+    left[k * kBlockRows + i] = value;
+    left32[k * kBlockRows + i] = f32(value);
+  }
+  __syncthreads();
+
+  const int i0 = thread / kBlockColumns * kEach, mine = thread % kBlockColumns;
+  for (int j0 = 0; j0 < d; j0 += kBlockColumns) {
+    f64 sum[kEach] = {};
+    for (int k0 = 0; k0 < n; k0 += kChunk) {
+      const int terms = n - k0 < kChunk ? n - k0 : kChunk;
+      // spectral.cuh has W be float32 numbers where float32 products are good enough. Never for float64 input.
+      bool narrow = sizeof(scalar_t) < sizeof(double);
+      for (int at = thread; at < kChunk * kBlockColumns; at += kBackwardThreads) {
+        const int k = k0 + at / kBlockColumns, j = j0 + at % kBlockColumns;
+        f64 value = 0;
+        if (k < n && j < d)
+          value = tall ? f64(w[int64_t(k) * n + j]) : embedding(k, j, rows.normalize ? f64(row_norms[k]) : f64(1));
+        if (tall) narrow = narrow && f64(f32(value)) == value;
+        right[at] = value;
+        right32[at] = f32(value);
+      }
+      if (!tall) {
+        for (int at = k0 * kBlockRows + thread; at < (k0 + terms) * kBlockRows; at += kBackwardThreads)
+          narrow = narrow && f64(left32[at]) == left[at];
+      }
+      if (__syncthreads_and(narrow)) {
+        f32 part[kEach] = {};
+        for (int k = 0; k < terms; ++k) {
+          const f32 factor = right32[k * kBlockColumns + mine];
+#pragma unroll
+          for (int e = 0; e < kEach; ++e) part[e] = fma(f32(left32[(k0 + k) * kBlockRows + i0 + e]), factor, part[e]);
+        }
+#pragma unroll
+        for (int e = 0; e < kEach; ++e) sum[e] = sum[e] + f64(part[e]);
+      } else {
+        for (int k = 0; k < terms; ++k) {
+          const f64 factor = right[k * kBlockColumns + mine];
+#pragma unroll
+          for (int e = 0; e < kEach; ++e) sum[e] = fma(f64(left[(k0 + k) * kBlockRows + i0 + e]), factor, sum[e]);
+        }
+      }
+      __syncthreads();
+    }
+#pragma unroll
+    for (int e = 0; e < kEach; ++e)
+      if (j0 + mine < d) g[(i0 + e) * d + j0 + mine] = sum[e];
+  }
+  __syncthreads();
+
+  // dx = (g - (g.e) e) / |x|: the projection is on the row before centring.
+  const int i = warp_index();
+  if (i >= count) return;
+  const int64_t at = options.grads.offset(rows.first + matrix);
+  const f64 grad = options.grad != nullptr     ? f64(f32(options.grad[at]))
+                   : options.grad64 != nullptr ? f64(options.grad64[at])
+                                               : f64(1);
+  const Global<scalar_t> out = dx + (matrix * b + first + i) * d;
+  const f64 norm = norms[i];
+  f64 along = 0, factor = grad;
+  if (rows.normalize) {
+    for (int j = lane_index(); j < d; j += kWarp) along = fma(g[i * d + j], normalized(first + i, j, norm), along);
+    along = warp_sum(along);
+    factor = grad / norm;
+  }
+  for (int j = lane_index(); j < d; j += kWarp) {
+    f64 value = g[i * d + j];
+    if (rows.normalize) value = fma(-along, normalized(first + i, j, norm), value);
+    value = value * factor;
+    // A zero row has no direction: its gradient is zero by contract. Written ==, so that a NaN norm makes the row NaN.
+    out[j] = from_f64<scalar_t>(rows.normalize && norm == 0 ? f64(0) : value);
+  }
+}
+
+}  // namespace svmax::cuda

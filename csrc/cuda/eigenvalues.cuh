@@ -1,0 +1,93 @@
+// Eigenvalues of a tridiagonal matrix by sections on the signs of the pivots of T - x I: a fixed number of rounds for
+// all of them at once, where QL would be one thread's work.
+#pragma once
+#include "team.cuh"
+
+namespace svmax::cuda {
+
+// Absolute error a few eps times the largest: 2 M is cut to 2 M / 2^59.
+constexpr int kEigenvalueBits = 59;
+
+// The number of eigenvalues below x: negative pivots of T - x I. squares [n]: off[i]^2.
+SVMAX_DEVICE int count_below(const Shared<f64>& diagonal, const Shared<f64>& squares, int n, f64 x) {
+  // A pivot of zero would make the next one infinite; this small, it stands for either sign.
+  const f64 tiny = 1e-280;
+  f64 pivot = diagonal[0] - x;
+  int count = pivot < 0 ? 1 : 0;
+  for (int i = 1; i < n; ++i) {
+    if (fabs(pivot) < tiny) pivot = -tiny;
+    pivot = (diagonal[i] - x) - squares[i - 1] / pivot;
+    count += pivot < 0 ? 1 : 0;
+  }
+  return count;
+}
+
+// values [n], ascending, for T within [-highest, highest]; squares [n] is scratch. A few neighbouring threads share an
+// eigenvalue and try as many points of its interval at once.
+template <int N>
+SVMAX_DEVICE void tridiagonal_eigenvalues(const Shared<f64>& diagonal, const Shared<f64>& off, int n, f64 highest,
+                                          const Shared<f64>& squares, const Shared<f64>& values) {
+  constexpr int kThreads = Team<N>::kThreads, kShare = kThreads >= 4 * N ? 4 : kThreads >= 2 * N ? 2 : 1;
+  constexpr int kAtOnce = kThreads / kShare;
+  constexpr int kRounds = kShare == 4 ? 26 : kShare == 2 ? 38 : kEigenvalueBits;  // by 5, by 3, by 2
+  const int thread = Team<N>::thread(), part = thread % kShare;
+  for (int i = thread; i < n; i += kThreads) squares[i] = off[i] * off[i];
+  Team<N>::sync();
+  for (int first = 0; first < n; first += kAtOnce) {
+    const int which = first + thread / kShare;  // beyond n: works along with its warp, on the last one
+    const int wanted = which < n ? which : n - 1;
+    f64 low = -highest, high = highest;
+    for (int round = 0; round < kRounds; ++round) {
+      const f64 point = fma(high - low, f64(double(part + 1) / (kShare + 1)), low);
+      const bool above = count_below(diagonal, squares, n, point) > wanted;
+      f64 new_low = above ? low : point, new_high = above ? point : high;
+#pragma unroll
+      for (int mask = 1; mask < kShare; mask *= 2) {
+        const f64 other_low = __shfl_xor_sync(kAllLanes, new_low, mask);
+        const f64 other_high = __shfl_xor_sync(kAllLanes, new_high, mask);
+        new_low = other_low > new_low ? other_low : new_low;
+        new_high = other_high < new_high ? other_high : new_high;
+      }
+      low = new_low;
+      high = new_high;
+    }
+    if (part == 0 && which < n) values[which] = 0.5 * (low + high);
+  }
+  Team<N>::sync();
+}
+
+// values [n]: eigenvalues of a Gram matrix, ascending -> their roots, without those that are rounding; returns the sum.
+//
+// A Gram matrix has no negative eigenvalues: those there are show how large the rounding of its sums was. Rounding has
+// no sign, so where all eigenvalues of that size add up to almost nothing they are rounding too, and zero; true ones
+// among them would show. Else, at rank one, 64 roots of 1e-16 would add 5e-7 to the nuclear norm.
+template <int N>
+SVMAX_DEVICE f64 roots_of_eigenvalues(const Shared<f64>& values, int n, f64 scale) {
+  const int lane = lane_index();
+  const f64 small = values[0] < 0 ? -8 * values[0] : f64(0), root = sqrt(scale);
+  f64 sum = 0, size = 0;
+  for (int i = lane; i < n; i += kWarp) {
+    const f64 value = values[i];
+    if (value > small) continue;
+    sum = sum + value;
+    size = size + fabs(value);
+  }
+  sum = warp_sum(sum);  // by every warp for itself
+  size = warp_sum(size);
+  const f64 smallest = fabs(sum) < 0.1 * size ? small : f64(0);
+  f64 norm = 0;
+  for (int i = lane; i < n; i += kWarp) {
+    const f64 value = values[i];
+    norm = norm + (value > smallest ? root * sqrt(value) : f64(0));
+  }
+  norm = warp_sum(norm);
+  Team<N>::sync();
+  for (int i = Team<N>::thread(); i < n; i += Team<N>::kThreads) {
+    const f64 value = values[i];
+    values[i] = value > smallest ? root * sqrt(value) : f64(0);
+  }
+  Team<N>::sync();
+  return norm;
+}
+
+}  // namespace svmax::cuda

@@ -1,0 +1,220 @@
+// Stage `spectral`: the nuclear norm N = tr(G^(1/2)) and the objective's value, and all that W = G^(-1/2) takes but its
+// last step (transform.cuh); or the singular values. One team of threads a matrix.
+#pragma once
+#include "../objective.h"
+#include "eigenvalues.cuh"
+#include "gram.cuh"
+#include "inverse_sqrt.cuh"
+#include "tridiagonal.cuh"
+
+namespace svmax::cuda {
+
+// Where float32 arithmetic is enough, by q = sqrt(tr(G) tr(G^-1)) / n: as csrc/cpu/spectral.h, where they are derived.
+constexpr double kSpreadForFloatTransform = 4;
+constexpr double kSpreadForFloatProduct = 10;
+// float32 has no room for W outside of these sizes; ordinary embeddings are nowhere near them.
+constexpr double kFloatRange = 1e15;
+// The shift that keeps T positive definite adds (shift / 2) tr(T^(-1/2)) to the nuclear norm. Where that is more than
+// this part of it the norm comes from eigenvalues; the poles themselves are good to 4e-9.
+constexpr double kErrorForEigenvalues = 1e-8;
+
+struct SpectralOptions {
+  Parts gram;
+  int matrices;
+  Objective objective;
+  Global<f32> value;         // [matrices] the objective, or null
+  Global<f64> nuclear_norm;  // [matrices] or null
+  Global<f64> work;          // [matrices, n, n], for a matrix that neither registers nor shared memory hold; or null
+  Factors factors;
+};
+
+// Numbers that one warp finds and its team reads.
+enum Scalars { kShift, kHighest, kLowest, kInverseTrace, kRootTrace, kInverseRootTrace = kRootTrace + 2, kScalars = 8 };
+
+// One team's share of the block's shared memory.
+template <int N>
+SVMAX_DEVICE void skip_space(SharedMemory& memory) {
+  TridiagonalSpace<N>{memory};
+  memory.take<f64>(kScalars);
+}
+
+template <int N>
+SVMAX_DEVICE Shared<f64> matrix_space(SharedMemory& memory, const SpectralOptions& options) {
+  return memory.take<f64>(Layout<N>::kInRegisters || options.work != nullptr ? 0 : options.gram.n * options.gram.n);
+}
+
+template <int N>
+constexpr int spectral_shared_bytes(bool matrix_in_shared, int n) {
+  return Layout<N>::kTeams * (TridiagonalSpace<N>::bytes() + shared_bytes<f64>(kScalars)) +
+         (matrix_in_shared ? shared_bytes<f64>(n * n) : 0);
+}
+
+// G = scale * Q T Q', T in shared memory. scale: a power of four, so that its root is exact; 0 for a zero matrix, NaN
+// for NaN or inf.
+template <int N>
+SVMAX_DEVICE f64 reduce(const SpectralOptions& options, int64_t matrix, const TridiagonalSpace<N>& t,
+                        Shared<f64> in_shared, Global<f64> reflectors) {
+  using L = Layout<N>;
+  const int n = options.gram.n, lane = lane_index(), warp = Team<N>::warp();
+  const Global<const f64> gram = options.gram.first(matrix);
+  f64 largest = 0;
+  for (int i = lane; i < n; i += kWarp) {
+    const f64 size = fabs(options.gram.sum(gram, i * n + i));
+    if (!(size <= largest)) largest = size;  // written so that a NaN is kept
+  }
+  largest = warp_max(largest);
+  const bool usable = largest > 0 && largest < INFINITY;
+  int exponent = 0;
+  if (usable) frexp(largest, &exponent);
+  exponent -= exponent & 1;
+  const f64 factor = ldexp(f64(1), -exponent);
+
+  if constexpr (L::kInRegisters) {
+    const auto scaled = [&](int i, int j) {
+      return i < n && j < n ? factor * options.gram.sum(gram, i * n + j) : f64(0);
+    };
+    f64 a[L::kRows][L::kColumns], row[L::kColumns];
+#pragma unroll
+    for (int c = 0; c < L::kColumns; ++c) row[c] = scaled(n - 1, lane + kWarp * c);
+#pragma unroll
+    for (int r = 0; r < L::kRows; ++r) {
+#pragma unroll
+      for (int c = 0; c < L::kColumns; ++c) a[r][c] = scaled(warp + L::kWarps * r, lane + kWarp * c);
+    }
+    tridiagonalize<N>(a, row, n, t, reflectors);
+  } else {
+    const auto in_memory = [&](auto a) {
+      for (int at = Team<N>::thread(); at < n * n; at += L::kThreads) a[at] = factor * options.gram.sum(gram, at);
+      Team<N>::sync();
+      tridiagonalize<N>(a, n, t, reflectors);
+    };
+    if (options.work == nullptr)
+      in_memory(in_shared);
+    else
+      in_memory(options.work + matrix * n * n);
+  }
+
+  f64 sum = 0;
+  for (int i = lane; i < n; i += kWarp) sum = sum + fabs(t.diagonal[i]) + fabs(t.off[i]);
+  sum = warp_sum(sum);
+  if (!(sum < INFINITY) || !(largest < INFINITY)) return NAN;
+  return largest == 0 ? f64(0) : ldexp(f64(1), exponent);
+}
+
+// The nuclear norm of the matrix whose T is in shared memory, and its factors where they are wanted.
+template <int N>
+SVMAX_DEVICE f64 nuclear_norm(const SpectralOptions& options, int64_t matrix, const TridiagonalSpace<N>& t, f64 scale,
+                              const Shared<f64>& scalars) {
+  constexpr int kThreads = Team<N>::kThreads, kPoleThreads = kThreads < 64 ? kThreads : 64;
+  const int n = options.gram.n, thread = Team<N>::thread();
+  const Factors& factors = options.factors;
+  // Only the first warps work, the others wait: two chains of n divisions are what this step takes.
+  if (Team<N>::warp() == 0) {
+    const Interval interval = spectral_interval(t.diagonal, t.off, n);
+    if (thread == 0) {
+      scalars[kShift] = interval.shift;
+      scalars[kHighest] = interval.highest;
+      scalars[kLowest] = interval.lowest;
+      scalars[kInverseTrace] = interval.inverse_trace;
+    }
+  }
+  Team<N>::sync();
+  const Interval interval{scalars[kShift], scalars[kHighest], scalars[kLowest], scalars[kInverseTrace]};
+  const int most = pole_count(log(double(interval.highest / interval.lowest)));
+  const int count = most < kMostPoles ? most : kMostPoles;
+  if (thread < kPoleThreads) {
+    const int64_t at = matrix * n * kPoleStride;
+    const PoleSums sums = factor_poles(t.diagonal, t.off, n, interval, count, thread, kPoleThreads,
+                                       factors.wanted() ? factors.ratio + at : factors.ratio,
+                                       factors.wanted() ? factors.inverse + at : factors.inverse);
+    const f64 root_trace = warp_sum(sums.root_trace), inverse_root_trace = warp_sum(sums.inverse_root_trace);
+    if (lane_index() == 0) {
+      scalars[kRootTrace + Team<N>::warp()] = root_trace;
+      scalars[kInverseRootTrace + Team<N>::warp()] = inverse_root_trace;
+    }
+  }
+  Team<N>::sync();
+  f64 root_trace = scalars[kRootTrace], inverse_root_trace = scalars[kInverseRootTrace];
+  if constexpr (kPoleThreads > kWarp) {
+    root_trace = root_trace + scalars[kRootTrace + 1];
+    inverse_root_trace = inverse_root_trace + scalars[kInverseRootTrace + 1];
+  }
+  f64 norm = sqrt(scale) * root_trace;
+  if (!(0.5 * interval.shift * inverse_root_trace <= kErrorForEigenvalues * root_trace)) {
+    tridiagonal_eigenvalues<N>(t.diagonal, t.off, n, interval.highest, t.p, t.row);
+    norm = roots_of_eigenvalues<N>(t.row, n, scale);
+  }
+  if (!factors.wanted()) return norm;
+
+  f64 trace = 0;
+  for (int i = lane_index(); i < n; i += kWarp) trace = trace + t.diagonal[i];
+  trace = warp_sum(trace);
+  const f64 spread = sqrt(trace * interval.inverse_trace) / double(n);
+  const f64 factor = options.objective.slope(norm) / sqrt(scale), size = fabs(factor);
+  const bool fits = size < kFloatRange && size > 1 / kFloatRange && scale < kFloatRange && scale > 1 / kFloatRange;
+  for (int i = thread; i < n; i += kThreads) factors.beta[matrix * n + i] = t.beta[i];
+  if (thread == 0) {
+    const Global<f64> plan = factors.plan + matrix * Factors::kPlan;
+    plan[Factors::kCount] = f64(double(count));
+    plan[Factors::kFactor] = factor;
+    plan[Factors::kPrecision] = f64(double(!fits || !(spread <= kSpreadForFloatProduct) ? kFloat64
+                                           : spread <= kSpreadForFloatTransform         ? kFloat32
+                                                                                        : kRoundedToFloat32));
+  }
+  return norm;
+}
+
+// grid (ceil(matrices / teams)): the objective, and the factors of W where a gradient is wanted.
+template <int N>
+SVMAX_KERNEL(Layout<N>::kThreads* Layout<N>::kTeams, 1)
+spectral_kernel(SpectralOptions options) {
+  SharedMemory memory;
+  const int64_t matrix = int64_t(blockIdx.x) * Layout<N>::kTeams + Team<N>::index();
+  for (int team = 0; team < Team<N>::index(); ++team) skip_space<N>(memory);
+  const TridiagonalSpace<N> t(memory);
+  const Shared<f64> scalars = memory.take<f64>(kScalars);
+  if (matrix >= options.matrices) return;
+  const int n = options.gram.n;
+  const Factors& factors = options.factors;
+  const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options),
+                              factors.wanted() ? factors.reflectors + matrix * n * N : factors.reflectors);
+  f64 norm = scale;  // a zero matrix: N = 0; NaN and inf: NaN throughout
+  if (scale > 0) {
+    norm = nuclear_norm<N>(options, matrix, t, scale, scalars);
+  } else if (factors.wanted() && Team<N>::thread() == 0) {
+    // No poles, so that W is a sum of nothing times this: zero is the subgradient of smallest norm.
+    factors.plan[matrix * Factors::kPlan + Factors::kCount] = f64(0);
+    factors.plan[matrix * Factors::kPlan + Factors::kFactor] = scale;
+    factors.plan[matrix * Factors::kPlan + Factors::kPrecision] = f64(0);
+  }
+  if (Team<N>::thread() != 0) return;
+  if (options.value != nullptr) options.value[matrix] = f32(options.objective.value(norm));
+  if (options.nuclear_norm != nullptr) options.nuclear_norm[matrix] = norm;
+}
+
+// grid (ceil(matrices / teams)): values [matrices, n], the singular values, descending.
+template <int N>
+SVMAX_KERNEL(Layout<N>::kThreads* Layout<N>::kTeams, 1)
+singular_values_kernel(SpectralOptions options, Global<f32> values) {
+  SharedMemory memory;
+  const int64_t matrix = int64_t(blockIdx.x) * Layout<N>::kTeams + Team<N>::index();
+  for (int team = 0; team < Team<N>::index(); ++team) skip_space<N>(memory);
+  const TridiagonalSpace<N> t(memory);
+  memory.take<f64>(kScalars);
+  if (matrix >= options.matrices) return;
+  const int n = options.gram.n;
+  const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options), options.factors.reflectors);
+  if (scale > 0) {
+    f64 highest = 0;
+    for (int i = lane_index(); i < n; i += kWarp) {
+      const f64 sum = fabs(t.diagonal[i]) + fabs(t.off[i]) + (i > 0 ? fabs(t.off[i - 1]) : f64(0));
+      if (sum > highest) highest = sum;
+    }
+    tridiagonal_eigenvalues<N>(t.diagonal, t.off, n, warp_max(highest), t.p, t.row);
+    roots_of_eigenvalues<N>(t.row, n, scale);
+  }
+  for (int i = Team<N>::thread(); i < n; i += Team<N>::kThreads)
+    values[matrix * n + i] = f32(scale > 0 ? f64(t.row[n - 1 - i]) : scale);
+}
+
+}  // namespace svmax::cuda

@@ -1,0 +1,241 @@
+// G = Q T Q' by Householder reflectors, in float64 (the first step of stage `spectral`).
+//
+// From the last row upwards. The rank-two update of one step and the matrix-vector product of the next share one pass
+// over the matrix. Up to n = 128 the matrix stays in registers, and a step is latency: two barriers of the block, and
+// none for a matrix of one warp. What a barrier would be needed for besides, every warp computes for itself.
+#pragma once
+#include "team.cuh"
+
+namespace svmax::cuda {
+
+// T and what is needed on the way to it, in shared memory.
+template <int N>
+struct TridiagonalSpace {
+  using L = Layout<N>;
+  // On exit: T (off[i] couples i and i + 1; off[n - 1] = 0), and beta of the reflectors H_k = I - beta[k] u_k u_k'.
+  Shared<f64> diagonal, off, beta;
+  Shared<f64> p, row;          // [N] a product, and a row of the matrix
+  Shared<f64> u_rows, w_rows;  // [2, N], [N] by the rows of each warp: of two steps' reflectors, and of w
+  Shared<f64> partial, dots;   // [warps, N], [warps]
+
+  SVMAX_DEVICE explicit TridiagonalSpace(SharedMemory& memory) {
+    diagonal = memory.take<f64>(L::kWide);
+    off = memory.take<f64>(L::kWide);
+    beta = memory.take<f64>(L::kWide);
+    p = memory.take<f64>(L::kWide);
+    row = memory.take<f64>(L::kWide);
+    u_rows = memory.take<f64>(2 * L::kWide);
+    w_rows = memory.take<f64>(L::kWide);
+    dots = memory.take<f64>(2 * L::kWarps);
+    partial = memory.take<f64>(L::kInRegisters && L::kWarps > 1 ? L::kWarps * N : 0);
+  }
+  // Of step k; the other half holds those of the step before. No array of two: a run-time index into it would put it
+  // in local memory.
+  SVMAX_DEVICE Shared<f64> u_of(int k) const { return u_rows + k % 2 * L::kWide; }
+  static constexpr int bytes() {
+    return 8 * shared_bytes<f64>(L::kWide) + shared_bytes<f64>(2 * L::kWarps) +
+           shared_bytes<f64>(L::kInRegisters && L::kWarps > 1 ? L::kWarps * N : 0);
+  }
+};
+
+// The reflector that maps a row with `square`, the sum of the squares before its last entry `pivot`, onto that entry.
+struct Reflector {
+  f64 off, beta, scale;
+
+  SVMAX_DEVICE Reflector(f64 pivot, f64 square) : off(pivot), beta(0), scale(0) {
+    if (square == 0) return;
+    const f64 root = sqrt(fma(pivot, pivot, square)), norm = pivot > 0 ? -root : root;
+    off = norm;
+    beta = (norm - pivot) / norm;
+    scale = 1 / (pivot - norm);
+  }
+};
+
+// ---- in registers
+
+// x[c] belongs to column lane + 32 c: entry `index` of that vector, in every lane.
+template <int kColumns>
+SVMAX_DEVICE f64 entry(const f64 (&x)[kColumns], int index) {
+  f64 mine = x[0];
+#pragma unroll
+  for (int c = 1; c < kColumns; ++c) {
+    const f64 candidate = in_register(x[c]);
+    mine = index / kWarp == c ? candidate : mine;
+  }
+  return __shfl_sync(kAllLanes, mine, index % kWarp);
+}
+
+// a[r][c]: row warp + kWarps r, column lane + 32 c, zero beyond n; row[c]: row n - 1. Both are destroyed. reflectors
+// [n, N]: row k is u_k (k entries, the last of them 1, zeros after); null where no gradient is wanted.
+template <int N>
+SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns], f64 (&row)[Layout<N>::kColumns],
+                                 int n, const TridiagonalSpace<N>& t, Global<f64> reflectors) {
+  constexpr int kRows = Layout<N>::kRows, kColumns = Layout<N>::kColumns, kWarps = Layout<N>::kWarps;
+  constexpr bool kAlone = kWarps == 1;
+  const int lane = lane_index(), warp = Team<N>::warp();
+  f64 u[kColumns], v[kColumns], w[kColumns];
+#pragma unroll
+  for (int c = 0; c < kColumns; ++c) v[c] = w[c] = 0;
+
+  for (int k = n - 1; k >= 0; --k) {
+    // Row k with the update by v and w that is still pending; v[k] = 1.
+    const f64 w_k = entry(w, k);
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) u[c] = fma(-w_k, v[c], row[c] - w[c]);
+    const f64 diagonal = entry(u, k);
+    if (Team<N>::thread() == 0) t.diagonal[k] = diagonal;
+    if (k == 0) break;
+
+    f64 square = 0;
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c)
+      if (lane + kWarp * c < k - 1) square = fma(u[c], u[c], square);
+    const Reflector reflector(entry(u, k - 1), warp_sum(square));
+    const f64 beta = reflector.beta;
+    if (Team<N>::thread() == 0) {
+      t.off[k - 1] = reflector.off;
+      t.beta[k] = beta;
+    }
+    // The entries of u and w for the rows of this warp, written and read by this warp alone.
+    const Shared<f64> u_rows = t.u_of(k) + warp * kRows, v_rows = t.u_of(k + 1) + warp * kRows;
+    const Shared<f64> w_rows = t.w_rows + warp * kRows;
+    if constexpr (kAlone) __syncwarp();
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      const int j = lane + kWarp * c;
+      u[c] = j < k - 1 ? u[c] * reflector.scale : f64(j == k - 1 ? 1 : 0);
+      if (reflectors != nullptr && warp == 0 && j < N) reflectors[k * N + j] = u[c];
+      if (j >= N || j % kWarps != warp) continue;
+      u_rows[j / kWarps] = u[c];
+      w_rows[j / kWarps] = w[c];
+    }
+    __syncwarp();
+
+    f64 sum[kColumns] = {};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (warp + kWarps * r >= k) continue;
+      const f64 u_i = u_rows[r], w_i = w_rows[r];
+      const f64 v_i = k == n - 1 ? f64(0) : f64(v_rows[r]);
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) {
+        const f64 x = fma(-w_i, v[c], fma(-v_i, w[c], a[r][c]));
+        sum[c] = fma(x, u_i, sum[c]);
+        a[r][c] = x;
+        // The next step's row: a lane of a team of one warp has its own entry, other teams pass the row around. Here,
+        // where x is at hand: choosing a[k - 1][c] afterwards makes the compiler put the matrix in local memory.
+        if (warp + kWarps * r != k - 1) continue;
+        if constexpr (kAlone)
+          row[c] = x;
+        else
+          t.row[lane + kWarp * c] = x;
+      }
+    }
+    f64 dot = 0;
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) dot = fma(sum[c], u[c], dot);
+    dot = warp_sum(dot);
+    if constexpr (!kAlone) {
+      if (lane == 0) t.dots[warp] = dot;
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) t.partial[warp * N + lane + kWarp * c] = sum[c];
+      __syncthreads();
+      if (Team<N>::thread() < N) {
+        f64 p = 0;
+#pragma unroll 4
+        for (int s = 0; s < kWarps; ++s) p = p + t.partial[s * N + Team<N>::thread()];
+        t.p[Team<N>::thread()] = p;
+      }
+      dot = 0;
+#pragma unroll 4
+      for (int s = 0; s < kWarps; ++s) dot = dot + t.dots[s];
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) row[c] = t.row[lane + kWarp * c];
+      __syncthreads();
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c) sum[c] = t.p[lane + kWarp * c];
+    }
+    const f64 half = 0.5 * beta * beta * dot;
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      w[c] = lane + kWarp * c < k ? fma(beta, sum[c], -half * u[c]) : f64(0);
+      v[c] = u[c];
+    }
+  }
+  if (Team<N>::thread() == 0) {
+    t.off[n - 1] = 0;
+    t.beta[0] = 0;
+  }
+  Team<N>::sync();
+}
+
+// ---- in memory
+
+// a [n, n], shared or global, is destroyed. Four barriers a step: the sums over rows come from warps, one row at a
+// time.
+template <int N, typename Matrix>
+SVMAX_DEVICE void tridiagonalize(const Matrix& a, int n, const TridiagonalSpace<N>& t, Global<f64> reflectors) {
+  constexpr int kWarps = Layout<N>::kWarps, kThreads = Layout<N>::kThreads;
+  const int lane = lane_index(), warp = Team<N>::warp(), thread = Team<N>::thread();
+  const Shared<f64> w = t.w_rows, p = t.p, ends = t.row;  // ends: two entries of the row
+  for (int j = thread; j < n; j += kThreads) w[j] = t.u_rows[j] = t.u_rows[N + j] = f64(0);
+  __syncthreads();
+  for (int k = n - 1; k >= 0; --k) {
+    const Shared<f64> u = t.u_of(k), v = t.u_of(k + 1);
+    f64 square = 0;
+    const f64 w_k = w[k];
+    for (int j = thread; j <= k; j += kThreads) {
+      const f64 x = fma(-w_k, v[j], a[int64_t(k) * n + j] - w[j]);
+      if (j >= k - 1) ends[j == k] = x;
+      if (j < k - 1) square = fma(x, x, square);
+      u[j] = x;
+    }
+    square = warp_sum(square);
+    if (lane == 0) t.dots[warp] = square;
+    __syncthreads();
+    square = 0;
+    for (int s = 0; s < kWarps; ++s) square = square + t.dots[s];
+    if (thread == 0) t.diagonal[k] = ends[1];
+    if (k == 0) break;
+    const Reflector reflector(ends[0], square);
+    const f64 beta = reflector.beta;
+    if (thread == 0) {
+      t.off[k - 1] = reflector.off;
+      t.beta[k] = beta;
+    }
+    for (int j = thread; j < N; j += kThreads) {
+      const f64 x = j < k - 1 ? u[j] * reflector.scale : f64(j == k - 1 ? 1 : 0);
+      u[j] = x;
+      if (reflectors != nullptr) reflectors[int64_t(k) * N + j] = x;
+    }
+    __syncthreads();
+    f64 dot = 0;
+    for (int i = warp; i < k; i += kWarps) {
+      const f64 v_i = v[i], w_i = w[i];
+      const Matrix row = a + int64_t(i) * n;
+      f64 sum = 0;
+      for (int j = lane; j < k; j += kWarp) {
+        const f64 x = fma(-w_i, v[j], fma(-v_i, w[j], row[j]));
+        row[j] = x;
+        sum = fma(x, u[j], sum);
+      }
+      sum = warp_sum(sum);
+      if (lane == 0) p[i] = sum;
+      dot = fma(sum, u[i], dot);
+    }
+    if (lane == 0) t.dots[kWarps + warp] = dot;
+    __syncthreads();
+    dot = 0;
+    for (int s = 0; s < kWarps; ++s) dot = dot + t.dots[kWarps + s];
+    const f64 half = 0.5 * beta * beta * dot;
+    for (int j = thread; j < n; j += kThreads) w[j] = j < k ? fma(beta, p[j], -half * u[j]) : f64(0);
+    __syncthreads();
+  }
+  if (thread == 0) {
+    t.off[n - 1] = 0;
+    t.beta[0] = 0;
+  }
+  __syncthreads();
+}
+
+}  // namespace svmax::cuda
