@@ -20,7 +20,7 @@ GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/
 CMAKE_ARGS ?= '-DSVMAX_CUDA_ARCHITECTURES=$(or $(GPUS),90)'
 export CMAKE_ARGS
 
-.PHONY: demo test cuda wheel lint bench readme clean
+.PHONY: demo test cuda wheel lint bench readme gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.runs
