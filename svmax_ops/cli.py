@@ -15,13 +15,14 @@ def _info(arguments: Sequence[str]) -> None:
     import torch
 
     import svmax_ops
-    from svmax_ops.backends import native
+    from svmax_ops.backends import cuda_library, native
 
     rows = {
         "svmax_ops": svmax_ops.__version__,
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "torch": torch.__version__,
         "CUDA of torch": f"{torch.version.cuda or 'none'}, {torch.cuda.device_count()} devices",
+        **{f"GPU {index}": cuda_library.gpu(index)[0] for index in range(torch.cuda.device_count())},
         **native.describe(),
         **{f"backend {name}": text for name, text in svmax_ops.available_backends().items()},
     }

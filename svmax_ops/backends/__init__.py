@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from svmax_ops.backends import native, reference
+from svmax_ops.backends import cuda_library, native, reference
 
 
 class Backend(Protocol):
@@ -75,29 +75,53 @@ class use_backend(ContextDecorator):  # noqa: N801 - used like a function, as to
 
 
 def available_backends() -> dict[str, str]:
-    """Each backend with "ok" or the reason why it is not available.
+    """Each backend with "ok" or the reason why it is not available. For "cuda", torch is asked for its GPUs.
 
     >>> available_backends()["reference"]
     'ok'
     """
-    return {
-        "cpu": native.unavailable or "ok",
-        "cuda": "not part of this version: CUDA tensors are served by the reference backend",
-        "triton": "not part of this version: use cpu or reference",
-        "reference": "ok",
+    reasons = {
+        "cpu": native.unavailable,
+        "cuda": cuda_library.unavailable or cuda_library.unavailable_anywhere(),
+        "triton": "not part of this version: use auto, cuda or reference",
+        "reference": None,
     }
+    return {name: reason or "ok" for name, reason in reasons.items()}
+
+
+# On meta tensors the ops only compute shapes, the same for both devices.
+_SERVED = {"cpu": ("cpu", "meta"), "cuda": ("cuda", "meta")}
 
 
 def choose(function: str, x: Tensor) -> Backend:
     """The backend (a module with ``objective`` and ``singular_values``) that serves ``x`` for ``function``."""
     name = _latest if torch.compiler.is_compiling() else _requested.get()
+    device = x.device.type
     if name == "auto":
-        return native if native.unavailable is None and x.device.type in native.DEVICES else reference
+        if device == "cuda":
+            return native if _missing_on(x) is None else reference
+        return native if native.unavailable is None and device in _SERVED["cpu"] else reference
     if name == "reference":
         return reference
-    reason = available_backends()[name]
-    if reason != "ok":
+    reason = _missing_on(x) if name == device == "cuda" else _missing(name)
+    if reason is not None:
         raise RuntimeError(f"{function}: backend {name!r} is not available: {reason}.")
-    if x.device.type not in native.DEVICES:
-        raise ValueError(f"{function}: backend {name!r} serves CPU tensors, got one on {x.device}; use 'auto'.")
+    if device not in _SERVED[name]:
+        raise ValueError(
+            f"{function}: backend {name!r} serves {name.upper()} tensors, got one on {x.device}; use 'auto'."
+        )
     return native
+
+
+def _missing(name: str) -> str | None:
+    if name == "cpu":
+        return native.unavailable
+    reason = available_backends()[name]
+    return None if reason == "ok" else reason
+
+
+def _missing_on(x: Tensor) -> str | None:
+    """Why the CUDA kernels cannot serve this CUDA tensor."""
+    if torch.compiler.is_compiling():  # which cannot trace the question to the driver
+        return cuda_library.unavailable
+    return cuda_library.unavailable_on(x.device.index)

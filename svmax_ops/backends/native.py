@@ -1,4 +1,7 @@
-"""The native kernels: loads the library ``_C`` that belongs to this package and calls its ops."""
+"""The native kernels: loads the library ``_C`` that belongs to this package and calls its ops.
+
+It has the kernels for the CPU; those for GPUs come from :mod:`svmax_ops.backends.cuda_library`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-DEVICES = frozenset({"cpu", "meta"})
-"""Device types these kernels serve; on meta tensors the ops only compute shapes."""
+from svmax_ops.backends import cuda_library
 
 _LIBRARY = Path(__file__).parent.parent / "_C.so"
 
@@ -30,6 +32,7 @@ if _library is not None:
     from svmax_ops.ops import direct_call, register_rules
 
     register_rules("svmax")
+    cuda_library.load()
     _objective = direct_call("svmax", "objective")
     _singular_values = direct_call("svmax", "singular_values")
     _library.svmax_instruction_set.restype = ctypes.c_char_p
@@ -63,11 +66,14 @@ def use_instruction_set(name: str) -> None:
 
 
 def describe() -> dict[str, str]:
-    """What ``svmax info`` prints of the native library."""
+    """What ``svmax info`` prints of the native libraries."""
+    built_for, name = cuda_library.built_for, cuda_library.LIBRARY.name
+    cuda = f"not loaded: {cuda_library.unavailable}" if built_for is None else f"{name}, for {built_for}"
     if _library is None:
-        return {"native library": f"not available: {unavailable}"}
+        return {"native library": f"not loaded: {unavailable}", "CUDA kernels": cuda}
     return {
         "native library": _LIBRARY.name,
         "instruction set": instruction_set() or "",
         "threads": str(torch.get_num_threads()),
+        "CUDA kernels": cuda,
     }
