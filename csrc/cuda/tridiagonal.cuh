@@ -2,7 +2,7 @@
 //
 // From the last row upwards. The rank-two update of one step and the matrix-vector product of the next share one pass
 // over the matrix. Up to n = 128 the matrix stays in registers, and a step is latency: two barriers of the block, and
-// none for a matrix of one warp. What a barrier would be needed for besides, every warp computes for itself.
+// none for a matrix of one warp. What would take a third one, every warp computes for itself.
 #pragma once
 #include "team.cuh"
 
@@ -14,9 +14,9 @@ struct TridiagonalSpace {
   using L = Layout<N>;
   // On exit: T (off[i] couples i and i + 1; off[n - 1] = 0), and beta of the reflectors H_k = I - beta[k] u_k u_k'.
   Shared<f64> diagonal, off, beta;
-  Shared<f64> p, row;          // [N] a product, and a row of the matrix
-  Shared<f64> u_rows, w_rows;  // [2, N], [N] by the rows of each warp: of two steps' reflectors, and of w
-  Shared<f64> partial, dots;   // [warps, N], [warps]
+  Shared<f64> p, row;                  // [N] a product, and a row of the matrix
+  Shared<f64> x_rows, v_rows, w_rows;  // [N] vectors by the rows of each warp
+  Shared<f64> partial, dots, found;    // [warps, N], [2 warps], [4]
 
   SVMAX_DEVICE explicit TridiagonalSpace(SharedMemory& memory) {
     diagonal = memory.take<f64>(L::kWide);
@@ -24,16 +24,15 @@ struct TridiagonalSpace {
     beta = memory.take<f64>(L::kWide);
     p = memory.take<f64>(L::kWide);
     row = memory.take<f64>(L::kWide);
-    u_rows = memory.take<f64>(2 * L::kWide);
+    x_rows = memory.take<f64>(L::kWide);
+    v_rows = memory.take<f64>(L::kWide);
     w_rows = memory.take<f64>(L::kWide);
     dots = memory.take<f64>(2 * L::kWarps);
+    found = memory.take<f64>(4);
     partial = memory.take<f64>(L::kInRegisters && L::kWarps > 1 ? L::kWarps * N : 0);
   }
-  // Of step k; the other half holds those of the step before. No array of two: a run-time index into it would put it
-  // in local memory.
-  SVMAX_DEVICE Shared<f64> u_of(int k) const { return u_rows + k % 2 * L::kWide; }
   static constexpr int bytes() {
-    return 8 * shared_bytes<f64>(L::kWide) + shared_bytes<f64>(2 * L::kWarps) +
+    return 8 * shared_bytes<f64>(L::kWide) + shared_bytes<f64>(2 * L::kWarps) + shared_bytes<f64>(4) +
            shared_bytes<f64>(L::kInRegisters && L::kWarps > 1 ? L::kWarps * N : 0);
   }
 };
@@ -42,6 +41,7 @@ struct TridiagonalSpace {
 struct Reflector {
   f64 off, beta, scale;
 
+  SVMAX_DEVICE Reflector() {}
   SVMAX_DEVICE Reflector(f64 pivot, f64 square) : off(pivot), beta(0), scale(0) {
     if (square == 0) return;
     const f64 root = sqrt(fma(pivot, pivot, square)), norm = pivot > 0 ? -root : root;
@@ -67,102 +67,126 @@ SVMAX_DEVICE f64 entry(const f64 (&x)[kColumns], int index) {
 
 // a[r][c]: row warp + kWarps r, column lane + 32 c, zero beyond n; row[c]: row n - 1. Both are destroyed. reflectors
 // [n, N]: row k is u_k (k entries, the last of them 1, zeros after); null where no gradient is wanted.
+//
+// A reflector is u = s x + e with x the row before its last entry, e the unit vector there, and s known once the norm
+// of x is. So the product is taken with x, A u = s A x + A e, and a step has one sum over lanes where norm and product
+// would have one each, and its square root and divisions beside the sums of other warps.
 template <int N>
 SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns], f64 (&row)[Layout<N>::kColumns],
                                  int n, const TridiagonalSpace<N>& t, Global<f64> reflectors) {
   constexpr int kRows = Layout<N>::kRows, kColumns = Layout<N>::kColumns, kWarps = Layout<N>::kWarps;
   constexpr bool kAlone = kWarps == 1;
-  const int lane = lane_index(), warp = Team<N>::warp();
-  f64 u[kColumns], v[kColumns], w[kColumns];
+  const int lane = lane_index(), warp = Team<N>::warp(), thread = Team<N>::thread();
+  // Vectors by the rows of this warp, written and read by this warp alone.
+  const Shared<f64> x_rows = t.x_rows + warp * kRows, v_rows = t.v_rows + warp * kRows;
+  const Shared<f64> w_rows = t.w_rows + warp * kRows;
+  f64 x[kColumns], v[kColumns], w[kColumns];
 #pragma unroll
   for (int c = 0; c < kColumns; ++c) v[c] = w[c] = 0;
 
   for (int k = n - 1; k >= 0; --k) {
-    // Row k with the update by v and w that is still pending; v[k] = 1.
+    // Row k with the update A - v w' - w v' that is still pending; v[k] = 1.
     const f64 w_k = entry(w, k);
 #pragma unroll
-    for (int c = 0; c < kColumns; ++c) u[c] = fma(-w_k, v[c], row[c] - w[c]);
-    const f64 diagonal = entry(u, k);
-    if (Team<N>::thread() == 0) t.diagonal[k] = diagonal;
+    for (int c = 0; c < kColumns; ++c) x[c] = fma(-w_k, v[c], row[c] - w[c]);
+    const f64 diagonal = entry(x, k);
+    if (thread == 0) t.diagonal[k] = diagonal;
     if (k == 0) break;
+    const f64 pivot = entry(x, k - 1);
 
-    f64 square = 0;
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c)
-      if (lane + kWarp * c < k - 1) square = fma(u[c], u[c], square);
-    const Reflector reflector(entry(u, k - 1), warp_sum(square));
-    const f64 beta = reflector.beta;
-    if (Team<N>::thread() == 0) {
-      t.off[k - 1] = reflector.off;
-      t.beta[k] = beta;
-    }
-    // The entries of u and w for the rows of this warp, written and read by this warp alone.
-    const Shared<f64> u_rows = t.u_of(k) + warp * kRows, v_rows = t.u_of(k + 1) + warp * kRows;
-    const Shared<f64> w_rows = t.w_rows + warp * kRows;
     if constexpr (kAlone) __syncwarp();
+    f64 square = 0, dot = 0, sum[kColumns] = {};
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {
       const int j = lane + kWarp * c;
-      u[c] = j < k - 1 ? u[c] * reflector.scale : f64(j == k - 1 ? 1 : 0);
-      if (reflectors != nullptr && warp == 0 && j < N) reflectors[k * N + j] = u[c];
+      if (j >= k - 1) x[c] = 0;
+      square = fma(x[c], x[c], square);
       if (j >= N || j % kWarps != warp) continue;
-      u_rows[j / kWarps] = u[c];
+      x_rows[j / kWarps] = x[c];
+      v_rows[j / kWarps] = v[c];
       w_rows[j / kWarps] = w[c];
     }
     __syncwarp();
-
-    f64 sum[kColumns] = {};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (warp + kWarps * r >= k) continue;
-      const f64 u_i = u_rows[r], w_i = w_rows[r];
-      const f64 v_i = k == n - 1 ? f64(0) : f64(v_rows[r]);
+      const f64 x_i = x_rows[r], v_i = v_rows[r], w_i = w_rows[r];
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) {
-        const f64 x = fma(-w_i, v[c], fma(-v_i, w[c], a[r][c]));
-        sum[c] = fma(x, u_i, sum[c]);
-        a[r][c] = x;
-        // The next step's row: a lane of a team of one warp has its own entry, other teams pass the row around. Here,
-        // where x is at hand: choosing a[k - 1][c] afterwards makes the compiler put the matrix in local memory.
+        const f64 value = fma(-w_i, v[c], fma(-v_i, w[c], a[r][c]));
+        sum[c] = fma(value, x_i, sum[c]);
+        a[r][c] = value;
+        // The next step's row, and A e: a lane of a team of one warp has its own entry, other teams pass the row
+        // around. Here, where the value is at hand: choosing a[k - 1][c] afterwards puts the matrix in local memory.
         if (warp + kWarps * r != k - 1) continue;
         if constexpr (kAlone)
-          row[c] = x;
+          row[c] = value;
         else
-          t.row[lane + kWarp * c] = x;
+          t.row[lane + kWarp * c] = value;
       }
     }
-    f64 dot = 0;
 #pragma unroll
-    for (int c = 0; c < kColumns; ++c) dot = fma(sum[c], u[c], dot);
+    for (int c = 0; c < kColumns; ++c) dot = fma(sum[c], x[c], dot);
     dot = warp_sum(dot);
-    if constexpr (!kAlone) {
+    square = warp_sum(square);
+
+    Reflector reflector;
+    f64 last_sum, last_row;  // entry k - 1 of A x and of A e
+    if constexpr (kAlone) {
+      reflector = Reflector(pivot, square);
+      last_sum = entry(sum, k - 1);
+      last_row = entry(row, k - 1);
+    } else {
       if (lane == 0) t.dots[warp] = dot;
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) t.partial[warp * N + lane + kWarp * c] = sum[c];
       __syncthreads();
-      if (Team<N>::thread() < N) {
+      if (thread < N) {
         f64 p = 0;
 #pragma unroll 4
-        for (int s = 0; s < kWarps; ++s) p = p + t.partial[s * N + Team<N>::thread()];
-        t.p[Team<N>::thread()] = p;
-      }
-      dot = 0;
+        for (int s = 0; s < kWarps; ++s) p = p + t.partial[s * N + thread];
+        t.p[thread] = p;
+      } else if (warp == kWarps - 1) {
+        static_assert(N < Layout<N>::kThreads, "a warp must be free for the reflector");
+        dot = 0;
 #pragma unroll 4
-      for (int s = 0; s < kWarps; ++s) dot = dot + t.dots[s];
+        for (int s = 0; s < kWarps; ++s) dot = dot + t.dots[s];
+        const Reflector found(pivot, square);
+        if (lane == 0) {
+          t.found[0] = found.off;
+          t.found[1] = found.beta;
+          t.found[2] = found.scale;
+          t.found[3] = dot;
+        }
+      }
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) row[c] = t.row[lane + kWarp * c];
+      last_row = t.row[k - 1];
       __syncthreads();
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) sum[c] = t.p[lane + kWarp * c];
+      last_sum = t.p[k - 1];
+      reflector.off = t.found[0];
+      reflector.beta = t.found[1];
+      reflector.scale = t.found[2];
+      dot = t.found[3];
     }
-    const f64 half = 0.5 * beta * beta * dot;
+    const f64 beta = reflector.beta, scale = reflector.scale;
+    if (thread == 0) {
+      t.off[k - 1] = reflector.off;
+      t.beta[k] = beta;
+    }
+    // u'A u = s^2 x'A x + 2 s e'A x + e'A e
+    const f64 half = 0.5 * beta * beta * fma(scale, fma(scale, dot, last_sum + last_sum), last_row);
 #pragma unroll
     for (int c = 0; c < kColumns; ++c) {
-      w[c] = lane + kWarp * c < k ? fma(beta, sum[c], -half * u[c]) : f64(0);
-      v[c] = u[c];
+      const int j = lane + kWarp * c;
+      v[c] = j == k - 1 ? f64(1) : x[c] * scale;
+      w[c] = j < k ? fma(beta, fma(scale, sum[c], row[c]), -half * v[c]) : f64(0);
+      if (reflectors != nullptr && warp == 0 && j < N) reflectors[k * N + j] = v[c];
     }
   }
-  if (Team<N>::thread() == 0) {
+  if (thread == 0) {
     t.off[n - 1] = 0;
     t.beta[0] = 0;
   }
@@ -178,10 +202,10 @@ SVMAX_DEVICE void tridiagonalize(const Matrix& a, int n, const TridiagonalSpace<
   constexpr int kWarps = Layout<N>::kWarps, kThreads = Layout<N>::kThreads;
   const int lane = lane_index(), warp = Team<N>::warp(), thread = Team<N>::thread();
   const Shared<f64> w = t.w_rows, p = t.p, ends = t.row;  // ends: two entries of the row
-  for (int j = thread; j < n; j += kThreads) w[j] = t.u_rows[j] = t.u_rows[N + j] = f64(0);
+  for (int j = thread; j < n; j += kThreads) w[j] = t.x_rows[j] = t.v_rows[j] = f64(0);
   __syncthreads();
   for (int k = n - 1; k >= 0; --k) {
-    const Shared<f64> u = t.u_of(k), v = t.u_of(k + 1);
+    const Shared<f64> u = k % 2 == 0 ? t.x_rows : t.v_rows, v = k % 2 == 0 ? t.v_rows : t.x_rows;
     f64 square = 0;
     const f64 w_k = w[k];
     for (int j = thread; j <= k; j += kThreads) {
