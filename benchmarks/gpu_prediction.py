@@ -10,7 +10,7 @@ overlap until one kind's throughput is used up. Blocks beyond what fits at once 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from benchmarks.gpu_architectures import WARP, Architecture, occupancy, resident_blocks
@@ -83,6 +83,7 @@ class Chain:
     divisions: float = 0
     roots: float = 0
     exponentials: float = 0
+    shuffles: float = 0
     shared: float = 0
     l1: float = 0
     l2: float = 0
@@ -106,10 +107,11 @@ class Problem:
     poles: int
     gradient: bool
     splits: int = 1
-    n: int = field(init=False)
+    """Parts that the Gram matrix comes in."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n", min(self.b, self.d))
+    @property
+    def n(self) -> int:
+        return min(self.b, self.d)
 
 
 def template(n: int) -> int:
@@ -117,46 +119,50 @@ def template(n: int) -> int:
     return next(size for size in (16, 32, 64, 128, 256, 1024) if n <= size)
 
 
-def gram_chain(p: Problem) -> Chain:
+WARP_SUM = Chain(arithmetic=5, shuffles=5)
+
+
+def gram_chain(p: Problem, launch: Launch) -> Chain:
     terms, tall = max(p.b, p.d), p.b >= p.d
     pieces = math.ceil(math.ceil(terms / 64) / p.splits)
-    norm = Chain(arithmetic=p.d / WARP + 6, roots=1, l2=1)  # of a row, by one warp
-    norms = norm * 8  # 64 rows, 8 warps; or, when b < d, twice 32 rows, once
+    norms = (Chain(arithmetic=p.d / WARP, roots=1, l2=1) + WARP_SUM) * (64 / launch.warps)  # of a warp, in turn
     piece = Chain(arithmetic=66, divisions=1, l2=1, shared=2)
     return (piece + norms) * pieces if tall else piece * pieces + norms
 
 
-def spectral_chain(p: Problem) -> Chain:
+def spectral_chain(p: Problem, launch: Launch) -> Chain:
     n, size = p.n, template(p.n)
-    warps = 1 if size <= 32 else 4 if size <= 64 else 16
-    columns, alone = max(1, size // WARP), warps == 1
+    alone = size <= 32
+    warps, columns = 1 if alone else launch.warps, max(1, size / WARP)
+    if size <= 128:
+        # In registers: the pending update of a row, one pass over the rows of a warp, the sum over lanes; then, beside
+        # each other, the sums over warps and the reflector; the new vectors.
+        step = Chain(arithmetic=size / warps + columns + 11, roots=1, divisions=1, shuffles=2, shared=1) + WARP_SUM
+        step = step + (Chain() if alone else Chain(shared=3))
+    else:
+        # In shared memory: a warp takes one row after the other, half of the matrix on average.
+        row = Chain(arithmetic=n / 2 / WARP, shared=1) + WARP_SUM
+        step = Chain(arithmetic=10 + 2 * warps, roots=1, divisions=1, shared=5) + row * (n / 2 / warps) + WARP_SUM
     load = Chain(arithmetic=p.splits + 6, l2=2)
-    if size <= 128:  # in registers: one entry of the row to the reflector, one pass over the matrix, the sums of it
-        rows = size // warps
-        step = Chain(
-            arithmetic=2 * columns + rows + 21 + (0 if alone else warps), roots=1, divisions=1, shared=1 if alone else 3
-        )
-    else:  # in shared memory: a warp takes one row after the other; half of the matrix on average
-        rows, parts = n / 2 / warps, n / 2 / WARP
-        step = Chain(arithmetic=16 + 2 * warps + rows * (2 * parts + 5), roots=1, divisions=1, shared=5 + rows)
     pivots = Chain(arithmetic=2, divisions=1) * (2 * n)  # tr((T + shift)^-1), then every pole side by side
     factors = Chain(arithmetic=2, l2=0.25) * n if p.gradient else Chain()
     return load + step * n + pivots + factors + Chain(exponentials=1, cycles=constant("quadrature"))
 
 
-def transform_chain(p: Problem) -> Chain:
+def transform_chain(p: Problem, launch: Launch) -> Chain:
     n, size = p.n, template(p.n)
-    lanes = 2 if size <= 16 else 1 if size <= 32 else size // WARP
-    steps = math.log2(lanes) if lanes > 1 else 0
-    reflect = Chain(arithmetic=size / lanes / 4 + 4 + steps, l1=1)
+    lanes = 2 if size <= 16 else size / WARP
+    over_lanes = Chain(arithmetic=1, shuffles=1) * math.log2(lanes)
+    reflect = Chain(arithmetic=size / lanes / 4 + 4, l2=0.5) + over_lanes  # half: the next one is read meanwhile
     passes = math.ceil(p.poles / (4 * lanes))
-    return Chain(l2=4) + reflect * (2 * (n - 1)) + Chain(arithmetic=6 + steps, l1=1, shared=1) * (passes * n)
+    block = Chain(arithmetic=20, l2=1, shared=2) + over_lanes  # of 8 rows
+    return Chain(l2=4) + reflect * (2 * (n - 1)) + block * (2 * passes * math.ceil(n / 8))
 
 
-def backward_chain(p: Problem) -> Chain:
-    chunks = math.ceil(p.d / 128) * math.ceil(p.n / 16)
+def backward_chain(p: Problem, launch: Launch) -> Chain:
     chunk = Chain(arithmetic=17, l2=1, shared=2)
-    return Chain(divisions=2, l2=3) + chunk * chunks + Chain(arithmetic=p.d / WARP * 2 + 6, shared=p.d / WARP * 2)
+    projection = Chain(arithmetic=2, shared=2) * (p.d / WARP) + WARP_SUM
+    return Chain(divisions=2, l2=3) + chunk * (math.ceil(p.d / 128) * math.ceil(p.n / 16)) + projection
 
 
 CHAINS = {
@@ -212,8 +218,6 @@ def chains(launch: Launch, chain: Chain, chip: Architecture) -> dict[str, float]
     f64_latency = constant("f64_latency") if chip.f64 > 2 else constant("f64_latency_two_units")
     arithmetic = constant("f32_latency") if launch.in_f32 else f64_latency
     special = constant("special_latency")
-    # A float64 goes in two shuffles, one behind the other.
-    exchanges = launch.counters["shuffles"] / launch.warps / (1 if launch.in_f32 else 2)
     return {
         "f64": chain.arithmetic * (0 if launch.in_f32 else arithmetic)
         + chain.divisions * (special + constant("divide_f64") * f64_latency)
@@ -221,7 +225,7 @@ def chains(launch: Launch, chain: Chain, chip: Architecture) -> dict[str, float]
         + chain.exponentials * constant("exp_f64") * f64_latency
         + chain.cycles,
         "f32": chain.arithmetic * (arithmetic if launch.in_f32 else 0),
-        "shuffles": exchanges * constant("shuffle_latency"),
+        "shuffles": chain.shuffles * constant("shuffle_latency"),
         "shared": chain.shared * constant("shared_latency"),
         "global": chain.l1 * constant("l1_latency") + chain.l2 * constant("l2_latency"),
         "barriers": launch.counters["barriers"] * constant("barrier_latency"),
@@ -241,7 +245,7 @@ def predict(launch: Launch, compiled: Compiled, problem: Problem, chip: Architec
     fit = resident_blocks(chip, launch.threads, compiled.registers, shared)
     if fit == 0:
         raise ValueError(f"predict: a block of {launch.kernel} does not fit {chip.name}.")
-    busy, waiting = throughput(launch, chip), chains(launch, CHAINS[name](problem), chip)
+    busy, waiting = throughput(launch, chip), chains(launch, CHAINS[name](problem, launch), chip)
     each = {kind: max(busy[kind], waiting[kind]) for kind in busy}
     waves = -(-launch.blocks // (fit * chip.multiprocessors))
     together = min(fit, -(-launch.blocks // chip.multiprocessors))
