@@ -76,6 +76,7 @@ SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns]
                                  int n, const TridiagonalSpace<N>& t, Global<f64> reflectors) {
   constexpr int kRows = Layout<N>::kRows, kColumns = Layout<N>::kColumns, kWarps = Layout<N>::kWarps;
   constexpr bool kAlone = kWarps == 1;
+  constexpr int kTogether = 4;  // rows
   const int lane = lane_index(), warp = Team<N>::warp(), thread = Team<N>::thread();
   // Vectors by the rows of this warp, written and read by this warp alone.
   const Shared<f64> x_rows = t.x_rows + warp * kRows, v_rows = t.v_rows + warp * kRows;
@@ -108,21 +109,31 @@ SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns]
     }
     __syncwarp();
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (warp + kWarps * r >= k) continue;
-      const f64 x_i = x_rows[r], v_i = v_rows[r], w_i = w_rows[r];
+    for (int r0 = 0; r0 < kRows; r0 += kTogether) {
+      if (warp + kWarps * r0 >= k) continue;  // finished rows: in whole groups, so that reads can overlap
+      f64 x_r[kTogether], v_r[kTogether], w_r[kTogether];
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
-        const f64 value = fma(-w_i, v[c], fma(-v_i, w[c], a[r][c]));
-        sum[c] = fma(value, x_i, sum[c]);
-        a[r][c] = value;
-        // The next step's row, and A e: a lane of a team of one warp has its own entry, other teams pass the row
-        // around. Here, where the value is at hand: choosing a[k - 1][c] afterwards puts the matrix in local memory.
-        if (warp + kWarps * r != k - 1) continue;
-        if constexpr (kAlone)
-          row[c] = value;
-        else
-          t.row[lane + kWarp * c] = value;
+      for (int q = 0; q < kTogether; ++q) {
+        x_r[q] = x_rows[r0 + q];
+        v_r[q] = v_rows[r0 + q];
+        w_r[q] = w_rows[r0 + q];
+      }
+#pragma unroll
+      for (int q = 0; q < kTogether; ++q) {
+        const int r = r0 + q;
+#pragma unroll
+        for (int c = 0; c < kColumns; ++c) {
+          const f64 value = fma(-w_r[q], v[c], fma(-v_r[q], w[c], a[r][c]));
+          sum[c] = fma(value, x_r[q], sum[c]);
+          a[r][c] = value;
+          // The next step's row, and A e: a lane of a team of one warp has its own entry, other teams pass the row
+          // around. Here, where the value is at hand: choosing a[k - 1][c] later puts the matrix in local memory.
+          if (warp + kWarps * r != k - 1) continue;
+          if constexpr (kAlone)
+            row[c] = value;
+          else
+            t.row[lane + kWarp * c] = value;
+        }
       }
     }
 #pragma unroll
