@@ -30,13 +30,12 @@ def inputs(device: str) -> Iterator[Tensor]:
 
 
 def call(x: Tensor) -> None:
-    """Forward alone, then forward and backward, for every function and option."""
+    """Forward alone, then forward and backward, of every function, with every option once."""
     for function in FUNCTIONS:
-        for normalize in (False, True):
-            for center in (False, True):
-                function(x, normalize=normalize, center=center)
-                wanted = x.detach().requires_grad_()
-                function(wanted, normalize=normalize, center=center).sum().backward()
+        for options in ({"normalize": True, "center": False}, {"normalize": False, "center": True}):
+            function(x, **options)
+            wanted = x.detach().requires_grad_()
+            function(wanted, **options).sum().backward()
 
 
 def main() -> int:

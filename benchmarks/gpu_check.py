@@ -32,8 +32,13 @@ TESTED = LOGS / "test.json"
 LIBRARIES = ("_C.so", "_C_cuda.so")
 # Of the time. What a stage does not use is left to those after it.
 SHARES = {"build": 0.25, "test": 0.45, "bench": 0.30}
-# Tests that no GPU has a part in.
-APART = ("tests/runs", "tests/package", "tests/integrations", "tests/host")
+# What pytest runs, one after the other, and which part of the stage's time each may take of what is left.
+# The second leaves out the tests that no GPU has a part in.
+APART = ("tests/test_cuda.py", "tests/runs", "tests/package", "tests/integrations", "tests/host")
+SUITES = {
+    "graphs, streams, devices, sizes": (0.3, ["tests/test_cuda.py"]),
+    "every operator test": (0.7, ["tests", "-k", "cuda", *(f"--ignore={path}" for path in APART)]),
+}
 SANITIZERS = {
     "memcheck": ("--tool", "memcheck"),
     "racecheck": ("--tool", "racecheck", "--kernel-name", "kns=svmax"),  # torch's own kernels are not ours to judge
@@ -134,39 +139,42 @@ def test(seconds: float) -> bool:
     if importlib.util.find_spec("pytest") is None:
         raise RefusedError(f"{sys.executable} has no pytest; install it (pip install pytest).")
     begin = time.monotonic()
-    report = LOGS / "tests.xml"
-    report.unlink(missing_ok=True)
-    sanitizer = tool("compute-sanitizer")
-    command = [sys.executable, "-m", "pytest", "tests", "-k", "cuda", "-q", "-p", "no:cacheprovider"]
-    command += [f"--ignore={path}" for path in APART] + [f"--junitxml={report}", "-o", "junit_logging=no"]
+    found: dict[str, Any] = {}
+    passed = True
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "junit_logging=no"]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(8, os.cpu_count() or 1))]
-    code = run(command, LOGS / "test.log", seconds * (0.7 if sanitizer else 1))
-    found: dict[str, Any] = {"pytest": counts(report), "ended": "out of time" if code is None else f"exit code {code}"}
-    keep(found)
+    for number, (name, (part, selected)) in enumerate(SUITES.items()):
+        report = LOGS / f"tests-{number}.xml"
+        report.unlink(missing_ok=True)
+        left = part * (seconds - (time.monotonic() - begin))
+        code = run([*command, f"--junitxml={report}", *selected], LOGS / f"tests-{number}.log", left)
+        found[name] = {**counts(report), "ended": "out of time" if code is None else f"exit code {code}"}
+        passed = passed and code == 0
+        keep(found)
+    sanitizer = tool("compute-sanitizer")
     for name, options in SANITIZERS.items():
         if sanitizer is None:
             found[name] = "compute-sanitizer was not found"
             continue
-        left = seconds - (time.monotonic() - begin)
-        if name == "memcheck":
-            left /= 2
+        left = (seconds - (time.monotonic() - begin)) * (0.5 if name == "memcheck" else 1)
         command = [sanitizer, *options, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu_calls"]
         # Without torch's cache every tensor is an allocation of its own, and a write past its end is seen.
-        result = run(command, LOGS / f"{name}.log", left, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-        found[name] = {0: "no error", None: "out of time"}.get(result, f"exit code {result}: see {name}.log")
+        code = run(command, LOGS / f"{name}.log", left, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        found[name] = {0: "no error", None: "out of time"}.get(code, f"exit code {code}: see {name}.log")
+        passed = passed and code == 0
         keep(found)
     keep(found)
     print(json.dumps(found, indent=1))
-    return code == 0 and all(found[name] in ("no error", "compute-sanitizer was not found") for name in SANITIZERS)
+    return passed
 
 
-def counts(report: Path) -> dict[str, int] | None:
-    """How many tests passed, failed and were skipped; None where pytest has written no report."""
+def counts(report: Path) -> dict[str, int]:
+    """How many tests passed, failed and were skipped; nothing where pytest has written no report."""
     try:
         suites = list(ElementTree.parse(report).iter("testsuite"))
     except (FileNotFoundError, ElementTree.ParseError):
-        return None
+        return {}
     total, failed, skipped = (
         sum(int(suite.get(name, 0)) for suite in suites for name in names)
         for names in (("tests",), ("failures", "errors"), ("skipped",))

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,11 +150,11 @@ REPORT = """<testsuites><testsuite tests="10" failures="1" errors="1" skipped="3
 
 def test_counts_of_a_pytest_report(tmp_path):
     report = tmp_path / "tests.xml"
-    assert gpu_check.counts(report) is None
+    assert gpu_check.counts(report) == {}
     report.write_text(REPORT)
     assert gpu_check.counts(report) == {"passed": 5, "failed": 2, "skipped": 3}
     report.write_text(REPORT[:30])  # the end came while it was written
-    assert gpu_check.counts(report) is None
+    assert gpu_check.counts(report) == {}
 
 
 @pytest.mark.parametrize(
@@ -164,20 +165,28 @@ def test_the_test_stage_keeps_what_it_has(monkeypatch, logs, capsys, pytest_code
 
     def run(command, log, seconds, **environment):
         commands.append(command)
-        if "pytest" in command:
-            (logs / "tests.xml").parent.mkdir(parents=True, exist_ok=True)
-            (logs / "tests.xml").write_text(REPORT)
-            return pytest_code
-        return sanitizer_code
+        if "pytest" not in command:
+            return sanitizer_code
+        report = next(word for word in command if word.startswith("--junitxml=")).partition("=")[2]
+        logs.mkdir(parents=True, exist_ok=True)
+        if pytest_code is not None:
+            Path(report).write_text(REPORT)
+        return pytest_code
 
     monkeypatch.setattr(gpu_check, "run", run)
     monkeypatch.setattr(gpu_check, "tool", lambda name: f"bin/{name}")
     assert gpu_check.test(60) == passed
     found = json.loads(gpu_check.TESTED.read_text())
-    assert found["pytest"] == {"passed": 5, "failed": 2, "skipped": 3}
-    assert found["ended"] == ("out of time" if pytest_code is None else f"exit code {pytest_code}")
+    assert set(found) == {*gpu_check.SUITES, "memcheck", "racecheck"}
+    for name in gpu_check.SUITES:
+        if pytest_code is None:
+            assert found[name] == {"ended": "out of time"}
+        else:
+            assert found[name] == {"passed": 5, "failed": 2, "skipped": 3, "ended": f"exit code {pytest_code}"}
     assert (found["racecheck"] == "no error") == (sanitizer_code == 0)
-    assert [command[0] for command in commands[1:]] == ["bin/compute-sanitizer"] * 2
+    assert "tests/test_cuda.py" in commands[0]
+    assert "--ignore=tests/runs" in commands[1]
+    assert [command[0] for command in commands[2:]] == ["bin/compute-sanitizer"] * 2
     monkeypatch.setattr(gpu_check, "tool", lambda name: None)
     assert gpu_check.test(60) == (pytest_code == 0)
     assert json.loads(gpu_check.TESTED.read_text())["memcheck"] == "compute-sanitizer was not found"
