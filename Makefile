@@ -30,15 +30,15 @@ test: .venv/.dev
 	$(BIN)/python -m pytest
 
 cuda: .venv/.torch
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/cuda -G Ninja -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python \
-	  -DSVMAX_CUDA=ON -DSVMAX_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)"
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/cuda --target _C_cuda
+	$(BIN)/cmake -S . -B build/cuda -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python -DSVMAX_CUDA=ON -DSVMAX_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)"
+	$(BIN)/cmake --build build/cuda --target _C_cuda
 	cp build/cuda/_C_cuda.so svmax_ops/
 	@stat --format='%n: %s bytes' svmax_ops/_C_cuda.so
 	@grep --text --only-matching --max-count=1 'svmax_ops for CUDA [ -~]*' svmax_ops/_C_cuda.so
 
 wheel: .venv/.torch
-	CMAKE_ARGS=-DSVMAX_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)" \
+	CMAKE_ARGS="'-DSVMAX_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)'" \
 	  $(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 lint: .venv/.dev

@@ -1,8 +1,13 @@
-"""Builds svmax_ops/_C.so by CMake. What is built, and how, stands in CMakeLists.txt; the rest is in pyproject.toml."""
+"""Builds svmax_ops/_C.so and, where nvcc is found, svmax_ops/_C_cuda.so by CMake.
+
+What is built, and how, stands in CMakeLists.txt, whose options come in CMAKE_ARGS; the rest is in pyproject.toml.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,17 +22,29 @@ ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
-    def build_extension(self, ext: Extension) -> None:
-        target = Path(self.get_ext_fullpath(ext.name)).resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        build = Path(self.build_temp).resolve()
+    def build_extensions(self) -> None:
+        # setuptools gives an editable install a new folder each time, in which everything would be compiled again.
+        build = ROOT / "build/editable" if self.editable_mode else Path(self.build_temp).resolve()
         forget(build)
         cmake, ninja = tool("cmake"), tool("ninja")
         options = [f"-DCMAKE_MAKE_PROGRAM={ninja}", f"-DSVMAX_TORCH_DIR={torch_dir()}"]
+        options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         run([cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *options])
         run([cmake, "--build", str(build)])
-        shutil.copyfile(build / target.name, target)
-        target.chmod(0o755)
+        for ext in list(self.extensions):
+            target = Path(self.get_ext_fullpath(ext.name)).resolve()
+            if (build / target.name).exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(build / target.name, target)
+                target.chmod(0o755)
+            else:  # the CUDA kernels, where CMake left them out
+                self.extensions.remove(ext)
+                target.unlink(missing_ok=True)
+
+    def copy_extensions_to_source(self) -> None:
+        for old in (ROOT / "svmax_ops").glob("_C*.so"):  # an earlier build's _C_cuda must not stay beside a new _C
+            old.unlink()
+        super().copy_extensions_to_source()
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", "/") + ".so"  # no Python API inside, so no Python version in its name
@@ -74,6 +91,6 @@ def run(command: list[str]) -> None:
 
 
 setup(
-    ext_modules=[Extension("svmax_ops._C", sources=[])],
+    ext_modules=[Extension("svmax_ops._C", sources=[]), Extension("svmax_ops._C_cuda", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
 )

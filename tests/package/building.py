@@ -10,6 +10,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 # For a process that must not find the checkout: neither by PYTHONPATH nor, with -P or another cwd, by its folder.
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SVMAX"))}
+# One architecture of GPUs, where nothing else is asked for: seven take minutes.
+CLEAN.setdefault("CMAKE_ARGS", "-DSVMAX_CUDA_ARCHITECTURES=90")
 BUILD = ("-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--disable-pip-version-check")
 
 
@@ -19,6 +21,12 @@ class Built(NamedTuple):
     """The unpacked source distribution that the wheel was built from."""
     objects: Path
     """CMake's build folder."""
+
+    @property
+    def libraries(self) -> list[str]:
+        """The native libraries that this build makes: CMake leaves the one for CUDA out where there is no nvcc."""
+        cuda = (self.objects / "CMakeFiles/_C_cuda.dir").is_dir()
+        return ["svmax_ops/_C.so", *(["svmax_ops/_C_cuda.so"] if cuda else [])]
 
 
 def tracked(folder: str = ".") -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 import svmax_ops
+from svmax_ops.backends import cuda_library
 
 
 def main(version: str) -> None:
@@ -40,7 +41,34 @@ def main(version: str) -> None:
     compiled = torch.compile(svmax_ops.svmax_loss, fullgraph=True, backend="aot_eager")
     x = torch.randn(48, 16)
     torch.testing.assert_close(compiled(x), svmax_ops.svmax_loss(x))
+    print(f"CUDA kernels: {check_cuda()}")
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}: ok")
+
+
+def check_cuda() -> str:
+    """The kernels for GPUs load where they fit this torch, and are refused with a sentence where they do not."""
+    reason, library = cuda_library.unavailable, cuda_library.LIBRARY
+    registered = torch._C._dispatch_has_kernel_for_dispatch_key("svmax::objective", "CUDA")
+    assert registered == (reason is None)
+    if torch.version.cuda is None:
+        assert reason == f"torch {torch.__version__} is a build without CUDA"
+        if library.exists():  # it would not have loaded, and that would have been no crash
+            torch.version.cuda = cuda_library.BuiltFor.read(library).version
+            forced = cuda_library._load(library)[1]
+            assert "do not load" in forced, forced
+            assert "libtorch_cuda.so" in forced, forced
+    elif not library.exists():
+        assert reason is not None
+        assert reason.startswith("the CUDA kernels were not built")
+    else:
+        built_for = cuda_library.BuiltFor.read(library)
+        if built_for.version.partition(".")[0] == torch.version.cuda.partition(".")[0]:
+            assert reason is None, reason
+        else:
+            assert reason is not None
+            assert reason.startswith(f"the CUDA kernels were built for CUDA {built_for.version}, and torch "), reason
+    assert not torch.cuda.is_initialized()
+    return reason or f"loaded, {cuda_library.built_for}"
 
 
 if __name__ == "__main__":

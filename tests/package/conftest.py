@@ -24,7 +24,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """A source distribution of the copy, and a wheel built from what is in that."""
+    """A source distribution of the copy, and a wheel built from what is in that.
+
+    The CUDA kernels in it, where there is nvcc, are for the GPU architectures that CMAKE_ARGS asks for.
+    """
     out = tmp_path_factory.mktemp("built")
     make_sdist = "import sys, setuptools.build_meta as backend; backend.build_sdist(sys.argv[1])"
     succeed(sys.executable, "-c", make_sdist, out, cwd=copy, env=CLEAN)

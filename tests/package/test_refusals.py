@@ -1,4 +1,4 @@
-"""A machine that cannot build the library is told so in one sentence."""
+"""A machine that cannot build the libraries is told so in one sentence."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from package.building import BUILD, CLEAN
+import torch
+from package.building import BUILD, CLEAN, ROOT
 
+TORCH = Path(torch.__file__).parent
+REAL_NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 NEEDED = r"a C\+\+20 compiler: g\+\+ 11 or clang\+\+ 14, or newer"
 
 
@@ -92,3 +95,99 @@ def test_against_an_old_torch(copy, tmp_path):
     folder = tmp_path / "torch"
     sentence = f"svmax_ops: torch 2.10 or newer must be installed to build against; found 2.9 in '{folder}'."
     assert sentence in (done.stdout + done.stderr).splitlines()
+
+
+# ---- the CUDA kernels; what stands for nvcc here says its version and no more
+
+
+def nvcc(tmp_path: Path, version: str) -> str:
+    program = tmp_path / "nvcc"
+    program.write_text(f'#!/bin/sh\necho "Cuda compilation tools, release {version}, V{version}.0"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def configured(copy: Path, tmp_path: Path, *options: str, **environment: str) -> list[str]:
+    """What CMake says of the CUDA kernels, without any that the environment asks for."""
+    done = subprocess.run(
+        ["cmake", "-S", copy, "-B", tmp_path / "build", "-G", "Ninja", f"-DSVMAX_TORCH_DIR={TORCH}", *options],
+        env=CLEAN | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if "CUDA kernels" in line]
+
+
+def test_cuda_is_left_out_without_nvcc_and_the_build_says_so(copy, tmp_path):
+    assert configured(copy, tmp_path, "-DSVMAX_NVCC=") == [
+        "-- CUDA kernels: left out; nvcc is neither in PATH nor in CUDA_HOME or /usr/local/cuda,"
+        " and CUDACXX does not name one"
+    ]
+
+
+def test_cuda_is_left_out_with_an_old_nvcc_and_the_build_says_so(copy, tmp_path):
+    old = nvcc(tmp_path, "11.8")
+    assert configured(copy, tmp_path, CUDACXX=old) == [
+        f"-- CUDA kernels: left out; {old} is of CUDA '11.8', needed is 12.0 or newer"
+    ]
+
+
+def test_cuda_is_left_out_when_asked_to(copy, tmp_path):
+    assert configured(copy, tmp_path, "-DSVMAX_CUDA=OFF") == ["-- CUDA kernels: left out; SVMAX_CUDA is OFF"]
+
+
+def test_cuda_demanded_without_nvcc(copy, tmp_path):
+    said = refusal(copy, tmp_path, CMAKE_ARGS="-DSVMAX_CUDA=ON -DSVMAX_NVCC=")
+    assert said.startswith("svmax_ops: the CUDA kernels cannot be built: nvcc is neither in PATH nor in CUDA_HOME")
+
+
+def test_cuda_for_an_architecture_that_nvcc_does_not_know(copy, tmp_path):
+    if REAL_NVCC is None:
+        pytest.skip("no nvcc on this machine")
+    said = refusal(copy, tmp_path, CMAKE_ARGS="'-DSVMAX_CUDA_ARCHITECTURES=90 999'")
+    assert re.fullmatch(
+        r"svmax_ops: SVMAX_CUDA_ARCHITECTURES has '999'; \S*nvcc compiles for [0-9 ]+ 90 [0-9 ]+\.", said
+    )
+
+
+def test_cuda_with_a_compiler_that_nvcc_refuses(copy, tmp_path):
+    if REAL_NVCC is None:
+        pytest.skip("no nvcc on this machine")
+    future = tmp_path / "g++"
+    future.write_text(f'#!/bin/sh\nexec {shutil.which("g++")} -U__GNUC__ -D__GNUC__=99 "$@"\n')
+    future.chmod(0o755)
+    said = refusal(copy, tmp_path, CUDAHOSTCXX=str(future))
+    assert re.fullmatch(
+        rf"svmax_ops: \S*nvcc does not work with {re.escape(str(future))}: .*unsupported GNU version.*"
+        r" Name another compiler in CUDAHOSTCXX, or leave the CUDA kernels out: CMAKE_ARGS=-DSVMAX_CUDA=OFF\.",
+        said,
+    )
+
+
+SPILLS = """
+__global__ void __launch_bounds__(1024) spilling_kernel(double* x) {
+  double all[64];
+  for (int i = 0; i < 64; ++i) all[i] = x[1024 * i + threadIdx.x];
+  for (int k = 0; k < 64; ++k)
+    for (int i = 0; i < 64; ++i) all[i] = fma(all[i], all[k], all[(i + 1) % 64]);
+  for (int i = 0; i < 64; ++i) x[1024 * i + threadIdx.x] = all[i];
+}
+"""
+
+
+def test_a_kernel_that_spills_registers_fails_in_ci_and_warns_elsewhere(copy, tmp_path):
+    if REAL_NVCC is None:
+        pytest.skip("no nvcc on this machine")
+    source = tmp_path / "source"
+    shutil.copytree(copy, source)
+    (source / "csrc/cuda/cuda.cu").write_text(SPILLS)
+    (flags,) = re.findall(r'^export CUDAFLAGS="(.*) \$\{CUDAFLAGS:-\}"$', (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    for name, environment in {"elsewhere": {"CUDAFLAGS": ""}, "ci": {"CUDAFLAGS": flags}}.items():
+        build = tmp_path / name
+        configured(source, build, "-DSVMAX_CUDA_ARCHITECTURES=90", **environment)
+        done = subprocess.run(
+            ["cmake", "--build", build / "build", "--target", "_C_cuda"], env=CLEAN, capture_output=True, text=True
+        )
+        assert "Registers are spilled to local memory in function '_Z15spilling_kernelPd'" in done.stdout
+        assert (done.returncode == 0) == (name == "elsewhere")

@@ -11,14 +11,28 @@ import pytest
 import torch
 from package.building import BUILD, CLEAN, Built, succeed, tracked
 
+from svmax_ops.backends.cuda_library import BuiltFor
+
 X86 = ("baseline", "avx2", "avx512")
-LIBRARY = "svmax_ops/_C.so"
+CUDA = "svmax_ops/_C_cuda.so"
+SYSTEM = {"libstdc++.so.6", "libgcc_s.so.1", "libm.so.6", "libc.so.6"}
+
+
+def extracted(built: Built, name: str, factory: pytest.TempPathFactory) -> Path:
+    if name not in built.libraries:
+        pytest.skip("no nvcc on this machine, or CMAKE_ARGS=-DSVMAX_CUDA=OFF: the wheel has no CUDA kernels")
+    with zipfile.ZipFile(built.wheel) as files:
+        return Path(files.extract(name, factory.mktemp("wheel")))
+
+
+@pytest.fixture(scope="module", params=["svmax_ops/_C.so", CUDA])
+def library(request: pytest.FixtureRequest, built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return extracted(built, request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def library(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with zipfile.ZipFile(built.wheel) as files:
-        return Path(files.extract(LIBRARY, tmp_path_factory.mktemp("wheel")))
+def cuda(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return extracted(built, CUDA, tmp_path_factory)
 
 
 def kernels(built: Built) -> dict[str, Path]:
@@ -35,7 +49,7 @@ def test_holds_the_package_and_nothing_else(built):
     with zipfile.ZipFile(built.wheel) as files:
         names = {name for name in files.namelist() if ".dist-info/" not in name}
         licences = [name for name in files.namelist() if name.endswith("licenses/LICENSE")]
-    assert names == {*tracked("svmax_ops"), LIBRARY}
+    assert names == {*tracked("svmax_ops"), *built.libraries}
     assert len(licences) == 1
 
 
@@ -43,15 +57,28 @@ def test_library_holds_no_path_of_this_machine(built, library):
     content = library.read_bytes()
     for folder in (built.source, Path(torch.__file__).parent, Path(sys.prefix), Path.home()):
         assert str(folder).encode() not in content
-    assert b"csrc/cpu/cpu.cpp" in content  # the check macros' __FILE__, without the folder: the strings are there
+    # The check macros' __FILE__, without the folder: the strings are there.
+    assert (b"csrc/cuda/" if "cuda" in library.name else b"csrc/cpu/cpu.cpp") in content
 
 
 def test_library_needs_torch_by_name_and_no_python(library):
     dynamic = succeed("readelf", "--dynamic", "--wide", library)
     needed = {name for name in re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic) if not name.startswith("ld-linux")}
-    assert "libtorch_cpu.so" in needed
-    assert needed <= {"libtorch_cpu.so", "libstdc++.so.6", "libgcc_s.so.1", "libm.so.6", "libc.so.6"}
+    wanted = {"libtorch_cpu.so"}
+    if "cuda" in library.name:  # the runtime that torch has loaded, of the same major version
+        wanted |= {"libtorch_cuda.so", f"libcudart.so.{BuiltFor.read(library).version.partition('.')[0]}"}
+    assert wanted <= needed <= wanted | SYSTEM
     assert not re.search("RPATH|RUNPATH", dynamic)
+
+
+def test_kernels_are_compiled_for_the_architectures_that_were_asked_for(built, cuda):
+    asked = re.search(r"SVMAX_CUDA_ARCHITECTURES=([0-9 ,]+)", CLEAN["CMAKE_ARGS"])
+    architectures = BuiltFor.read(cuda).architectures
+    if asked:
+        assert set(architectures) == set(map(int, re.findall("[0-9]+", asked.group(1))))
+    rules = (built.objects / "build.ninja").read_text()
+    for architecture in architectures:
+        assert re.search(rf"arch=compute_{architecture},code=\[[a-z0-9_,]*sm_{architecture}\]", rules)
 
 
 def test_library_offers_no_cpp_symbols(library):
@@ -88,7 +115,7 @@ def test_dispatcher_is_compiled_for_every_machine(built):
 
 def test_builds_again_where_it_was_built(built, tmp_path):
     """As after a change of one kernel: CMake's memory of the first build must not stand in the way."""
-    before = {path: path.stat().st_mtime_ns for path in built.objects.rglob("*.o")}
+    before = {path: path.stat().st_mtime_ns for path in built.objects.glob("CMakeFiles/*.dir/**/*.o")}
     assert before
     succeed(sys.executable, *BUILD, "--wheel-dir", tmp_path, built.source, cwd=tmp_path, env=CLEAN)
     assert {path: path.stat().st_mtime_ns for path in before} == before  # and nothing was compiled a second time
