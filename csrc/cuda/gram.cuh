@@ -22,7 +22,6 @@ struct GramOptions {
   Global<f64> row_norms;    // [matrices, b]: written here, but read when `mean` is given
   Global<const f64> mean;   // [matrices, d], null when not centred
   int64_t terms_per_split;  // a multiple of kGramDepth
-  int tiles;                // in a row of G
 };
 
 // terms[k * kTileRow + i] = E's entry k of the sum for row i of the tile: of column first + i when tall, else of row
