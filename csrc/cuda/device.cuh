@@ -4,7 +4,8 @@
 // What a kernel may use besides plain C++:
 //   threadIdx.x, blockIdx.{x,y,z}, blockDim.x, gridDim.{x,y,z}; __syncthreads, __syncthreads_and, __syncwarp,
 //   __shfl_sync, __shfl_xor_sync on f64, f32 and int; f64 and f32 with + - * /, comparisons, fma, sqrt, fabs, exp,
-//   ldexp, frexp; Shared<T> and Global<T>, which are pointers here and checked pointers there.
+//   ldexp, frexp; Shared<T> and Global<T>, which are pointers here and checked pointers there; load2, store2 for two
+//   f64 at once.
 //
 // nvcc is run with -fmad=false: a multiply-add is fused exactly where fma is written, so the host computes the same
 // bits as the device (but for exp, which differs in the last place).
@@ -28,6 +29,11 @@ template <typename T>
 using Shared = T*;  // of this block's dynamic shared memory
 template <typename T>
 using Global = T*;
+
+// Two neighbours in one access, which must be aligned to 16 bytes.
+using Pair = double2;
+SVMAX_DEVICE Pair load2(const f64* from) { return *reinterpret_cast<const Pair*>(from); }
+SVMAX_DEVICE void store2(f64* to, Pair value) { *reinterpret_cast<Pair*>(to) = value; }
 
 // The element types of the input. Named as in csrc/cpu/scalar.h.
 using Half = __half;
@@ -110,12 +116,15 @@ SVMAX_DEVICE T warp_sum(T x) {
   return x;
 }
 
+// The larger one, or NaN if either is: a NaN compares false, so that a plain maximum would depend on the order.
 template <typename T>
-SVMAX_DEVICE T warp_max(T x) {  // written so that a NaN is kept
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    const T other = __shfl_xor_sync(kAllLanes, x, mask);
-    x = !(other <= x) ? other : x;
-  }
+SVMAX_DEVICE T larger_or_nan(T x, T other) {
+  return other > x || other != other ? other : x;
+}
+
+template <typename T>
+SVMAX_DEVICE T warp_max(T x) {
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) x = larger_or_nan(x, __shfl_xor_sync(kAllLanes, x, mask));
   return x;
 }
 

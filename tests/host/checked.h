@@ -1,0 +1,172 @@
+// Shared<T> and Global<T>: pointers that know what they may point to. Every access is checked and counted.
+#pragma once
+#include <cstddef>
+#include <cstring>
+
+#include "counted.h"
+#include "shared_state.h"
+
+namespace svmax::cuda {
+
+// An index, and the line that it was written in: operator[] cannot have a default argument of its own.
+struct Index {
+  int64_t value;
+  svmax_host::Where where;
+  Index(int64_t i, svmax_host::Where at = svmax_host::Where::current()) : value(i), where(at) {}
+};
+
+// A place in the block's shared memory, in bytes from its start, and the piece of it that the pointer was made for.
+struct SharedPlace {
+  int64_t at = 0;
+  int begin = 0, end = 0;
+
+  SharedPlace moved(int64_t bytes) const { return {at + bytes, begin, end}; }
+  template <typename T>
+  void check(svmax_host::Where where) const {
+    if (at < begin || at + int(sizeof(T)) > end)
+      svmax_host::violation(
+          "shared memory out of range: bytes " + range<T>() + " of a piece of " + std::to_string(end - begin), where);
+    if (at + int(sizeof(T)) > svmax_host::shared_bytes)
+      svmax_host::violation("shared memory out of range: the launch has " + std::to_string(svmax_host::shared_bytes) +
+                                " bytes, this piece ends at " + std::to_string(end),
+                            where);
+    if (at % int(alignof(T)) != 0)
+      svmax_host::violation(
+          "misaligned shared memory: byte " + std::to_string(at) + " for an access of " + std::to_string(sizeof(T)),
+          where);
+  }
+  template <typename T>
+  T read(svmax_host::Where where) const {
+    check<T>(where);
+    svmax_host::shared_read(int(at), int(sizeof(T)), where);
+    T value;
+    std::memcpy(&value, svmax_host::shared_memory + at, sizeof(T));
+    return value;
+  }
+  template <typename T>
+  void write(const T& value, svmax_host::Where where) const {
+    check<T>(where);
+    svmax_host::shared_write(int(at), int(sizeof(T)), where);
+    std::memcpy(svmax_host::shared_memory + at, &value, sizeof(T));
+  }
+
+ private:
+  template <typename T>
+  std::string range() const {
+    return std::to_string(at - begin) + " to " + std::to_string(at - begin + int(sizeof(T)));
+  }
+};
+
+// A place in global memory, and the tensor's storage around it.
+struct GlobalPlace {
+  char *at = nullptr, *begin = nullptr, *end = nullptr;
+
+  GlobalPlace moved(int64_t bytes) const { return {at + bytes, begin, end}; }
+  template <typename T>
+  void check(svmax_host::Where where) const {
+    if (begin == nullptr) svmax_host::violation("access through a null pointer to global memory", where);
+    if (at < begin || at + sizeof(T) > end)
+      svmax_host::violation("global memory out of range: byte " + std::to_string(at - begin) + " of a tensor of " +
+                                std::to_string(end - begin),
+                            where);
+    if (reinterpret_cast<uintptr_t>(at) % alignof(T) != 0)
+      svmax_host::violation("misaligned global memory: byte " + std::to_string(at - begin) + " of a tensor at " +
+                                std::to_string(reinterpret_cast<uintptr_t>(begin)) + ", for an access of " +
+                                std::to_string(sizeof(T)),
+                            where);
+  }
+  template <typename T>
+  T read(svmax_host::Where where) const {
+    check<T>(where);
+    svmax_host::last_access = where;
+    svmax_host::count(&svmax_host::Counters::global_read_bytes, sizeof(T));
+    T value;
+    std::memcpy(&value, at, sizeof(T));
+    return value;
+  }
+  template <typename T>
+  void write(const T& value, svmax_host::Where where) const {
+    check<T>(where);
+    svmax_host::last_access = where;
+    svmax_host::count(&svmax_host::Counters::global_write_bytes, sizeof(T));
+    std::memcpy(at, &value, sizeof(T));
+  }
+};
+
+// One element: read where its value is taken, written where it is assigned to.
+template <typename T, typename Place>
+class Element {
+ public:
+  using Value = std::remove_const_t<T>;
+
+  Element(const Place& place, svmax_host::Where where) : place_(place), where_(where) {}
+  Element(const Element&) = default;
+
+  operator Value() const { return place_.template read<Value>(where_); }
+  explicit operator double() const
+    requires std::same_as<Value, f64> || std::same_as<Value, f32>
+  {
+    return double(Value(*this));
+  }
+  // The value, as further assignments take it: no second read.
+  Value operator=(const Value& value) const
+    requires(!std::is_const_v<T>)
+  {
+    place_.template write<Value>(value, where_);
+    return value;
+  }
+  Value operator=(const Element& other) const { return *this = Value(other); }
+  Value operator+=(const Value& value) const { return *this = Value(*this) + value; }
+  Value operator-=(const Value& value) const { return *this = Value(*this) - value; }
+  Value operator*=(const Value& value) const { return *this = Value(*this) * value; }
+  Value operator/=(const Value& value) const { return *this = Value(*this) / value; }
+
+ private:
+  Place place_;
+  svmax_host::Where where_;
+};
+
+template <typename T, typename Place>
+class Pointer {
+ public:
+  Pointer() = default;
+  Pointer(std::nullptr_t) {}
+  explicit Pointer(const Place& place) : place_(place) {}
+  // T points into begin to end.
+  Pointer(T* at, const void* begin, const void* end)
+    requires std::same_as<Place, GlobalPlace>
+      : place_{bytes(at), bytes(begin), bytes(end)} {}
+  template <typename U>
+    requires(std::same_as<const U, T> && !std::same_as<U, T>)
+  Pointer(const Pointer<U, Place>& other) : place_(other.place()) {}
+
+  const Place& place() const { return place_; }
+  Element<T, Place> operator[](const Index& i) const { return {place_.moved(i.value * int64_t(sizeof(T))), i.where}; }
+  Pointer operator+(int64_t count) const { return Pointer(place_.moved(count * int64_t(sizeof(T)))); }
+  friend bool operator==(const Pointer& p, std::nullptr_t) { return p.place_.end == Place{}.end; }
+
+ private:
+  static char* bytes(const void* p) { return static_cast<char*>(const_cast<void*>(p)); }
+  Place place_;
+};
+
+template <typename T>
+using Shared = Pointer<T, SharedPlace>;  // of this block's dynamic shared memory
+template <typename T>
+using Global = Pointer<T, GlobalPlace>;
+
+// Two neighbours in one access, which must be aligned to 16 bytes.
+struct alignas(16) Pair {
+  f64 x, y;
+};
+template <typename T, typename Place>
+  requires std::same_as<std::remove_const_t<T>, f64>
+inline Pair load2(const Pointer<T, Place>& from, svmax_host::Where where = svmax_host::Where::current()) {
+  return from.place().template read<Pair>(where);
+}
+template <typename Place>
+inline void store2(const Pointer<f64, Place>& to, Pair value, svmax_host::Where where = svmax_host::Where::current()) {
+  to.place().template write<Pair>(value, where);
+}
+
+}  // namespace svmax::cuda

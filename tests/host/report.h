@@ -1,0 +1,20 @@
+// What the launches have cost.
+#pragma once
+#include <vector>
+
+#include "runtime.h"
+
+namespace svmax_host {
+
+struct Launch {
+  std::string kernel;
+  Dim3 grid;
+  int threads, shared_bytes;
+  int64_t blocks = 0;
+  Counters most{}, total{};  // of the block with most float64 operations, and of all
+
+  void add(const Counters& block);
+};
+inline std::vector<Launch> launches;  // since the last reset, while `counting`
+
+}  // namespace svmax_host
