@@ -35,7 +35,7 @@ SVMAX_DEVICE Interval spectral_interval(const Shared<f64>& diagonal, const Share
   f64 reach = 0;  // Gershgorin
   for (int i = lane_index(); i < n; i += kWarp) {
     const f64 sum = fabs(diagonal[i]) + fabs(off[i]) + (i > 0 ? fabs(off[i - 1]) : f64(0));
-    if (!(sum <= reach)) reach = sum;
+    reach = larger_or_nan(reach, sum);
   }
   reach = warp_max(reach);
   // Makes T positive definite against the rounding of the stages before, so that |P| <= 1 + 1e-8 always. With n eps

@@ -50,10 +50,7 @@ SVMAX_DEVICE f64 row_norm(const Rows<scalar_t>& rows, Global<const scalar_t> mat
   // Squares of float64 numbers can leave the range where those of narrower types cannot; then once more, scaled.
   if (sizeof(scalar_t) < sizeof(double) || (square > 1e-280 && square < 1e280)) return sqrt(square);
   f64 largest = 0;
-  for (int64_t j = lane_index(); j < rows.d; j += kWarp) {
-    const f64 size = fabs(rows.at(matrix, i, j));
-    if (!(size <= largest)) largest = size;  // written so that a NaN is kept
-  }
+  for (int64_t j = lane_index(); j < rows.d; j += kWarp) largest = larger_or_nan(largest, fabs(rows.at(matrix, i, j)));
   largest = warp_max(largest);
   if (largest == 0 || !(largest < INFINITY)) return largest;
   square = 0;

@@ -58,10 +58,7 @@ SVMAX_DEVICE f64 reduce(const SpectralOptions& options, int64_t matrix, const Tr
   const int n = options.gram.n, lane = lane_index(), warp = Team<N>::warp();
   const Global<const f64> gram = options.gram.first(matrix);
   f64 largest = 0;
-  for (int i = lane; i < n; i += kWarp) {
-    const f64 size = fabs(options.gram.sum(gram, i * n + i));
-    if (!(size <= largest)) largest = size;  // written so that a NaN is kept
-  }
+  for (int i = lane; i < n; i += kWarp) largest = larger_or_nan(largest, fabs(options.gram.sum(gram, i * n + i)));
   largest = warp_max(largest);
   const bool usable = largest > 0 && largest < INFINITY;
   int exponent = 0;
