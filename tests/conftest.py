@@ -13,8 +13,11 @@ import pytest
 # two programs share the cores. Read when NumPy is loaded, which torch does.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import torch
+import truth
 
 import svmax_ops
+from svmax_ops import backends
+from svmax_ops.ops import direct_call
 
 torch.set_num_threads(1)  # the fixture two_threads has more
 
@@ -32,8 +35,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
+def _on_host() -> Iterator[None]:
+    """CPU tensors are served by the CUDA sources as built for the host: by truth.kernels, and by the functions too."""
+    from host import library  # compiles it when it is first wanted
+
+    library.load()
+    objective, singular_values = (direct_call("svmax_host", name) for name in ("objective", "singular_values"))
+
+    class Host:
+        @staticmethod
+        def objective(x: torch.Tensor, name: str, normalize: bool, center: bool) -> torch.Tensor:
+            return objective(x, objective=name, normalize=normalize, center=center)
+
+        @staticmethod
+        def singular_values(x: torch.Tensor, normalize: bool, center: bool) -> torch.Tensor:
+            return singular_values(x, normalize=normalize, center=center)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(truth, "kernels", torch.ops.svmax_host)
+        patch.setattr(backends, "choose", lambda function, x: Host)
+        yield
+
+
+@contextmanager
 def _on(backend: str) -> Iterator[str]:
     """The backend is chosen and new tensors, those of truth.py too, are made on the device that it serves."""
+    if backend == "host":
+        with _on_host():
+            yield backend
+        return
     reason = svmax_ops.available_backends()[backend]
     if reason != "ok":
         pytest.skip(f"backend {backend}: {reason}")
@@ -45,7 +75,7 @@ def _on(backend: str) -> Iterator[str]:
         torch.set_default_device(None)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=(*BACKENDS, "host"))
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test that takes it runs once on each backend."""
     with _on(request.param) as name:
@@ -55,6 +85,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(params=NATIVE)
 def native(request: pytest.FixtureRequest) -> Iterator[str]:
     """For what the native libraries alone promise: once on each."""
+    with _on(request.param) as name:
+        yield name
+
+
+@pytest.fixture(params=(*NATIVE, "host"))
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """truth.kernels are the ops of each native library: CPU, CUDA, and the CUDA sources as built for the host."""
     with _on(request.param) as name:
         yield name
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import truth
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = pytest.mark.usefixtures("kernels")
 every_option = pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (7, 5), (5, 7), (33, 31), (144, 128), (64, 144), (1030, 70), (3, 5, 32, 16)]
 # Half of the last place of the result's type.
@@ -24,10 +24,10 @@ def inverse_sqrt(e: np.ndarray) -> np.ndarray:
 
 
 def run(x: torch.Tensor, w: np.ndarray, grad: np.ndarray, normalize: bool, center: bool) -> torch.Tensor:
-    _, row_norms = torch.ops.svmax.gram(x, normalize=normalize, center=center)
+    _, row_norms = truth.kernels.gram(x, normalize=normalize, center=center)
     options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
     grad = truth.tensor(np.asarray(grad)).to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    return torch.ops.svmax.backward(grad, x, truth.tensor(w), row_norms, **options)
+    return truth.kernels.backward(grad, x, truth.tensor(w), row_norms, **options)
 
 
 def assert_backward(x: torch.Tensor, normalize: bool, center: bool) -> None:

@@ -7,13 +7,13 @@ import pytest
 import torch
 import truth
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = pytest.mark.usefixtures("kernels")
 every_option = pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (7, 5), (5, 7), (33, 31), (144, 128), (64, 144), (1030, 70), (3, 5, 32, 16)]
 
 
 def assert_gram(x: torch.Tensor, normalize: bool, center: bool) -> None:
-    gram, row_norms = torch.ops.svmax.gram(x, normalize=normalize, center=center)
+    gram, row_norms = truth.kernels.gram(x, normalize=normalize, center=center)
     full = truth.to_numpy(x)
     e = truth.embedding(full, normalize, center)
     expected = e.swapaxes(-1, -2) @ e if x.shape[-2] >= x.shape[-1] else e @ e.swapaxes(-1, -2)
@@ -72,14 +72,14 @@ def test_zero_rows_count_as_zero(shape, dtype, center):
     x = truth.random(*shape, dtype=dtype)
     x[::5] = 0
     assert_gram(x, normalize=True, center=center)
-    assert (torch.ops.svmax.gram(x, normalize=True, center=center)[1][::5] == 0).all()
+    assert (truth.kernels.gram(x, normalize=True, center=center)[1][::5] == 0).all()
 
 
 @pytest.mark.parametrize("noise", [1e-3, 1e-5, 1e-7])
 def test_centering_at_collapse_does_not_cancel(noise):
     """G - b mu mu^T is off by 1e-16 b; with the mean taken off first, by 1e-16 b noise."""
     x = (truth.random(1, 24, dtype=torch.float64) + noise * truth.random(40, 24, dtype=torch.float64, seed=1)).float()
-    gram, _ = torch.ops.svmax.gram(x, normalize=False, center=True)
+    gram, _ = truth.kernels.gram(x, normalize=False, center=True)
     exact = truth.to_numpy(x).astype(np.longdouble)
     exact = exact - exact.mean(0)
     np.testing.assert_allclose(truth.to_numpy(gram), (exact.T @ exact).astype(float), rtol=0, atol=40 * noise * 1e-15)
@@ -91,6 +91,6 @@ def test_nan_stays_in_its_matrix(poison, options):
     clean = truth.random(3, 40, 24)
     dirty = clean.clone()
     dirty[1, 7, 3] = poison
-    before, after = (torch.ops.svmax.gram(x, **options)[0] for x in (clean, dirty))
+    before, after = (truth.kernels.gram(x, **options)[0] for x in (clean, dirty))
     assert torch.equal(before[::2], after[::2])
     assert not after[1].isfinite().all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 import truth
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = pytest.mark.usefixtures("kernels")
 OBJECTIVES = ("nuclear_norm", "mean_singular_value", "svmax_loss", "svmax_loss_unbounded")
 SHAPES = [(12, 5), (5, 12), (2, 8, 6), (3, 1, 6, 8)]
 every_option = pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
@@ -17,7 +17,7 @@ every_dtype = pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 
 def calls(shape: tuple[int, ...], dtype: torch.dtype, normalize: bool, center: bool) -> dict[str, list]:
     """For each op the arguments it is called with: [(positional, keyword), ...]."""
-    svmax = torch.ops.svmax
+    svmax = truth.kernels
     options = {"normalize": normalize, "center": center}
     x = truth.random(*shape, dtype=dtype)
     wanted = x.clone().requires_grad_()
@@ -52,8 +52,9 @@ def calls(shape: tuple[int, ...], dtype: torch.dtype, normalize: bool, center: b
 
 
 def registered() -> set[str]:
+    namespace = truth.kernels.name + "::"
     names = (schema.name for schema in torch._C._jit_get_all_schemas())
-    return {name.removeprefix("svmax::") for name in names if name.startswith("svmax::")}
+    return {name.removeprefix(namespace) for name in names if name.startswith(namespace)}
 
 
 def test_every_registered_op_is_checked_here():
@@ -78,7 +79,7 @@ def test_opcheck(op, shape, dtype, options):
         traced = dtype == torch.float32 or (dtype == torch.float64 and shape == SHAPES[0])
         if traced and shape in SHAPES[:3] and keyword.get("objective", "svmax_loss") == "svmax_loss":
             tests.append("test_aot_dispatch_dynamic")
-        torch.library.opcheck(getattr(torch.ops.svmax, op).default, positional, keyword, test_utils=tests)
+        torch.library.opcheck(getattr(truth.kernels, op).default, positional, keyword, test_utils=tests)
 
 
 @every_option
@@ -87,7 +88,7 @@ def test_opcheck(op, shape, dtype, options):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_objective_is_its_stages(objective, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
-    value, weight, row_norms = torch.ops.svmax.objective(x, objective=objective, **options, need_gradient=True)
+    value, weight, row_norms = truth.kernels.objective(x, objective=objective, **options, need_gradient=True)
     full = truth.to_numpy(x)
     np.testing.assert_allclose(truth.to_numpy(value), truth.value(full, objective, **options), rtol=1e-6)
     assert weight.dtype == row_norms.dtype == torch.float64
@@ -107,9 +108,9 @@ def test_objective_is_its_stages(objective, shape, dtype, options):
 def test_without_a_gradient_nothing_is_kept(shape, dtype):
     x = truth.random(*shape, dtype=dtype)
     options = {"normalize": False, "center": False, "need_gradient": False}
-    _, weight, row_norms = torch.ops.svmax.objective(x, objective="nuclear_norm", **options)
+    _, weight, row_norms = truth.kernels.objective(x, objective="nuclear_norm", **options)
     assert weight.numel() == row_norms.numel() == 0
-    _, gram, row_norms = torch.ops.svmax.singular_values(x, **options)
+    _, gram, row_norms = truth.kernels.singular_values(x, **options)
     assert gram.numel() == row_norms.numel() == 0
 
 
@@ -133,16 +134,16 @@ OPTIONS = {"normalize": True, "center": False}
 def test_ops_refuse_what_they_cannot_read(x, said):
     x = x.to(torch.get_default_device())
     with pytest.raises(RuntimeError, match=f"svmax::gram.*{said}"):
-        torch.ops.svmax.gram(x, **OPTIONS)
+        truth.kernels.gram(x, **OPTIONS)
     with pytest.raises(RuntimeError, match=f"svmax::objective.*{said}"):
-        torch.ops.svmax.objective(x, objective="nuclear_norm", **OPTIONS)
+        truth.kernels.objective(x, objective="nuclear_norm", **OPTIONS)
     with pytest.raises(RuntimeError, match=f"svmax::singular_values.*{said}"):
-        torch.ops.svmax.singular_values(x, **OPTIONS)
+        truth.kernels.singular_values(x, **OPTIONS)
 
 
 def test_an_unknown_objective_is_refused():
     with pytest.raises(RuntimeError, match=r"svmax::objective.*objective.*median"):
-        torch.ops.svmax.objective(torch.eye(4), objective="median", **OPTIONS)
+        truth.kernels.objective(torch.eye(4), objective="median", **OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -151,25 +152,25 @@ def test_an_unknown_objective_is_refused():
 def test_spectral_takes_square_float64_matrices(gram):
     gram = gram.to(torch.get_default_device())
     with pytest.raises(RuntimeError, match=r"svmax::spectral.*gram"):
-        torch.ops.svmax.spectral(gram, need_inverse_sqrt=True)
+        truth.kernels.spectral(gram, need_inverse_sqrt=True)
 
 
 def test_backward_takes_what_the_forward_kept():
     x = truth.random(2, 8, 6)
-    value, weight, norms = torch.ops.svmax.objective(x, objective="nuclear_norm", **OPTIONS, need_gradient=True)
-    values, gram, _ = torch.ops.svmax.singular_values(x, **OPTIONS, need_gradient=True)
+    value, weight, norms = truth.kernels.objective(x, objective="nuclear_norm", **OPTIONS, need_gradient=True)
+    values, gram, _ = truth.kernels.singular_values(x, **OPTIONS, need_gradient=True)
     options = {**OPTIONS, "objective": "nuclear_norm"}
     for bad in (weight[:1], weight.float(), weight[..., :5, :5]):
         with pytest.raises(RuntimeError, match=r"svmax::backward.*weight"):
-            torch.ops.svmax.backward(value, x, bad, norms, **options)
+            truth.kernels.backward(value, x, bad, norms, **options)
         with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*gram"):
-            torch.ops.svmax.singular_values_backward(values, x, bad, norms, **OPTIONS)
+            truth.kernels.singular_values_backward(values, x, bad, norms, **OPTIONS)
     for bad in (norms[:1], norms.float(), norms[..., :0]):
         with pytest.raises(RuntimeError, match=r"svmax::backward.*row_norms"):
-            torch.ops.svmax.backward(value, x, weight, bad, **options)
+            truth.kernels.backward(value, x, weight, bad, **options)
         with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*row_norms"):
-            torch.ops.svmax.singular_values_backward(values, x, gram, bad, **OPTIONS)
+            truth.kernels.singular_values_backward(values, x, gram, bad, **OPTIONS)
     with pytest.raises(RuntimeError, match=r"svmax::backward.*grad"):
-        torch.ops.svmax.backward(value[:1], x, weight, norms, **options)
+        truth.kernels.backward(value[:1], x, weight, norms, **options)
     with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*grad"):
-        torch.ops.svmax.singular_values_backward(values[..., :3], x, gram, norms, **OPTIONS)
+        truth.kernels.singular_values_backward(values[..., :3], x, gram, norms, **OPTIONS)

@@ -7,12 +7,12 @@ import pytest
 import torch
 import truth
 
-pytestmark = pytest.mark.usefixtures("native")
+pytestmark = pytest.mark.usefixtures("kernels")
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 128, 255, 256, 300, 512]
 
 
 def spectral(gram: np.ndarray, need_inverse_sqrt: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    nuclear_norm, w = torch.ops.svmax.spectral(truth.tensor(gram), need_inverse_sqrt=need_inverse_sqrt)
+    nuclear_norm, w = truth.kernels.spectral(truth.tensor(gram), need_inverse_sqrt=need_inverse_sqrt)
     assert nuclear_norm.dtype == w.dtype == torch.float64
     return truth.to_numpy(nuclear_norm), truth.to_numpy(w)
 
