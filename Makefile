@@ -1,5 +1,7 @@
 # make demo   everything from nothing: an environment, the package, three losses trained without and with SVMax
 # make test   the same environment, every test
+# make test-host  the CUDA kernels on this machine's processor: every test, and that every line of them is reached
+# make test-host-threads  the same sources under ThreadSanitizer
 # make cuda   the CUDA kernels for every GPU architecture, or for some: make cuda CUDA_ARCHITECTURES="80 90"
 # make wheel  a wheel for others in dist/, with those
 # make lint   ruff, clang-format, mypy
@@ -20,7 +22,7 @@ GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/
 CMAKE_ARGS ?= '-DSVMAX_CUDA_ARCHITECTURES=$(or $(GPUS),90)'
 export CMAKE_ARGS
 
-.PHONY: demo test cuda wheel lint bench readme gpu-check clean
+.PHONY: demo test test-host test-host-threads cuda wheel lint bench readme gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.runs
@@ -28,6 +30,12 @@ demo: .venv/.runs
 
 test: .venv/.dev
 	$(BIN)/python -m pytest
+
+test-host: .venv/.dev
+	$(BIN)/python -m tests.host.coverage
+
+test-host-threads: .venv/.torch
+	$(BIN)/python -m tests.host.threads
 
 cuda: .venv/.torch
 	$(BIN)/cmake -S . -B build/cuda -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
@@ -44,7 +52,7 @@ wheel: .venv/.torch
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE) $(wildcard tests/host/*.h tests/host/*.cpp)
 	$(BIN)/mypy
 
 bench: .venv/.dev

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from host import library
+
+from tests.host import library
 
 THREADS = 64
 BROKEN = {  # example -> what its message says
