@@ -1,0 +1,220 @@
+"""Matrices beyond one thread block, by matrix products alone (csrc/cuda/polar_express.h): coefficients and results."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+import truth
+
+from benchmarks.matrices import matrices
+
+HEADER = (Path(__file__).parents[1] / "csrc/cuda/polar_express.h").read_text()
+SMALLEST, CUSHION = mpmath.mpf("1e-8"), mpmath.mpf("0.03")
+
+Quintic = tuple[mpmath.mpf, mpmath.mpf, mpmath.mpf]
+
+
+def constant(name: str) -> int:
+    found = re.search(rf"constexpr int {name} = (\d+);", HEADER)
+    assert found is not None
+    return int(found[1])
+
+
+def table() -> list[list[float]]:
+    """The rows of kQuintics."""
+    found = re.search(r"kQuintics\[\] = \{(.*?)\n\};", HEADER, re.DOTALL)
+    assert found is not None
+    return [[float(x) for x in row.split(",")] for row in re.findall(r"\{(.*?)\}", found[1])]
+
+
+def quintics(rounds: int) -> list[list[float]]:
+    """As the function `quintic` picks them."""
+    first, repeated, *last = table()
+    return [first, *[repeated] * (rounds - 1 - len(last)), *last]
+
+
+def optimal_quintic(low: mpmath.mpf, high: mpmath.mpf) -> Quintic:
+    """The odd quintic of least max |1 - p| on [low, high]: the error takes its largest size at four points, with
+    alternating sign (Chebyshev), at the ends and at the two extrema between them (Remez' exchange)."""
+    points = [low, (3 * low + high) / 4, (low + 3 * high) / 4, high]
+    while True:
+        equations = mpmath.matrix([[x, x**3, x**5, (-1) ** i] for i, x in enumerate(points)])
+        a, b, c, error = mpmath.lu_solve(equations, mpmath.matrix([1] * 4))
+        root = mpmath.sqrt(9 * b * b - 20 * a * c)
+        extrema = [mpmath.sqrt((-3 * b + sign * root) / (10 * c)) for sign in (-1, 1)]
+        moved = max(abs(x - y) for x, y in zip(extrema, points[1:3], strict=True))
+        points[1:3] = extrema
+        if moved < mpmath.mpf(10) ** -30:
+            assert all(abs(1 - (a * x + b * x**3 + c * x**5)) <= error * (1 + mpmath.mpf(10) ** -20) for x in points)
+            return a, b, c
+
+
+def test_the_table_is_the_optimal_quintics():
+    with mpmath.workdps(50):
+        low, high = SMALLEST, mpmath.mpf(1)
+        for row in quintics(constant("kRounds")):
+            begin = max(low, CUSHION * high)
+            a, b, c = optimal_quintic(begin, high)
+            np.testing.assert_allclose(row, [float(a), float(b), float(c)], rtol=1e-15)
+            low, high = (a * x + b * x**3 + c * x**5 for x in (low, high))
+
+
+def run(s: np.ndarray, rounds: int) -> list[np.ndarray]:
+    """What becomes of singular values in each round."""
+    seen = [s]
+    for a, b, c in quintics(rounds):
+        s = s * (a + b * s**2 + c * s**4)
+        seen.append(s)
+    return seen
+
+
+@pytest.mark.parametrize(("rounds", "smallest"), [("kRounds", 1e-8), ("kRoundsOfGram", 7.1e-7)])
+def test_the_rounds_make_one_of_every_singular_value(rounds, smallest):
+    margin = re.search(r"kMargin = ([\d.]+);", HEADER)
+    assert margin is not None
+    s = np.geomspace(smallest, 1 / math.sqrt(float(margin[1])), 100001)
+    assert np.abs(run(s, constant(rounds))[-1] - 1).max() <= 1.4e-8
+    below = np.geomspace(1e-20, smallest, 1001)
+    assert run(below, constant(rounds))[-1].max() <= 1 + 1.4e-8
+
+
+def test_no_round_makes_large_singular_values_small():
+    """Rounding errors of the largest are added to the smallest: what counts must stay away from those."""
+    s = np.linspace(0.03, 1, 10001)
+    for after in run(s, constant("kRounds"))[1:]:
+        assert after.min() >= 0.1 * after.max()
+
+
+# ---- results, of every library: for CUDA and its host build these sizes are beyond one thread block
+
+SHAPES = [(200, 256), (288, 256), (256, 256)]
+SPECTRA = [
+    "random",
+    "decay",
+    "two levels",
+    "rank 8",
+    "rank 1",
+    "rows twice",
+    *(f"collapse 1e-{k}" for k in range(1, 8)),
+]
+
+
+def spectrum(name: str, b: int, d: int) -> np.ndarray:
+    """Row-normalised [b, d], rounded to float32 before."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((b, d))
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    n = len(s)
+    if name == "decay":
+        x = u * np.geomspace(1, 1e-6, n) @ vt
+    elif name == "two levels":  # half of the directions at the end of what must be right
+        x = u * np.where(np.arange(n) % 2, 1, 2e-4) @ vt
+    elif name == "rank 8":
+        x = u[:, :8] @ vt[:8]
+    elif name == "rank 1":
+        x = np.ones((b, 1)) @ x[:1]
+    elif name == "rows twice":
+        x = np.repeat(x[: b // 2], 2, 0)
+    elif name.startswith("collapse"):
+        x = matrices(name, b, d)
+    return x.astype(np.float32).astype(float)
+
+
+def objective(x: np.ndarray, **options: bool) -> tuple[torch.Tensor, np.ndarray]:
+    """The nuclear norm, and W."""
+    options = {"normalize": True, "center": False, "need_gradient": True} | options
+    norm, w, _ = truth.kernels.objective(truth.tensor(x).float(), objective="nuclear_norm", **options)
+    return norm, truth.to_numpy(w)
+
+
+def polar(e: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return e @ w if e.shape[0] >= e.shape[1] else w @ e
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", SPECTRA)
+def test_every_spectrum_keeps_the_contract(name, shape):
+    x = spectrum(name, *shape)
+    e = truth.embedding(x, normalize=True)
+    norm, w = objective(x)
+    s = np.linalg.svd(e, compute_uv=False)
+    assert norm.item() == pytest.approx(s.sum(), rel=truth.NUCLEAR_RTOL[torch.float32])
+    error = truth.polar_error(polar(e, w), e)
+    assert error.excess <= truth.POLAR_EXCESS
+    assert error.in_directions <= truth.polar_tolerance(s, torch.float32)
+    assert objective(x, need_gradient=False)[0] == norm
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("name", SPECTRA)
+def test_of_a_gram_matrix_alone_the_polar_factor_is_as_good(name):
+    """The nuclear norm is not, where a Gram matrix has lost the small singular values (csrc/cuda/large.h)."""
+    e = truth.embedding(spectrum(name, 288, 256), normalize=True)
+    norm, w = truth.kernels.spectral(truth.tensor(e.T @ e), need_inverse_sqrt=True)
+    s = np.linalg.svd(e, compute_uv=False)
+    assert norm.item() == pytest.approx(s.sum(), rel=5e-9 if s[0] < 1e4 * s[-1] else 1e-5)
+    error = truth.polar_error(polar(e, truth.to_numpy(w)), e)
+    assert error.excess <= truth.POLAR_EXCESS
+    assert error.in_directions <= truth.polar_tolerance(s, torch.float32)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("size", [10, 100])
+def test_negative_eigenvalues_of_a_gram_matrix_do_not_run_away(size):
+    """Rounding makes them of that many units, where many equal rows are summed."""
+    v = np.linalg.qr(truth.to_numpy(truth.random(256, 256, dtype=torch.float64)))[0]
+    eigenvalues = np.where(np.arange(256) == 0, 1, -size * np.finfo(float).eps)
+    norm, w = truth.kernels.spectral(truth.tensor(v * eigenvalues @ v.T), need_inverse_sqrt=True)
+    assert norm.item() == pytest.approx(1, abs=1e-4)
+    assert np.linalg.norm(truth.to_numpy(w), 2) <= 1e8
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equal_rows(shape):
+    row = truth.to_numpy(truth.random(1, shape[1]))
+    x = np.repeat(row, 20 * shape[0], 0)
+    norm, w = objective(x)
+    assert norm.item() == pytest.approx(np.sqrt(len(x)), rel=2e-7)
+    e = truth.embedding(x, normalize=True)
+    assert np.linalg.norm(polar(e, w), 2) == pytest.approx(1, abs=2e-7)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_zero_matrix(shape, normalize):
+    norm, w = objective(np.zeros(shape), normalize=normalize)
+    assert norm == 0
+    assert (w == 0).all()
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
+def test_nan_stays_in_its_matrix(shape, poison, options):
+    x = truth.to_numpy(truth.random(3, *shape))
+    clean_norm, clean_w = objective(x, **options)
+    x[1, 7, 3] = poison
+    norm, w = objective(x, **options)
+    assert norm[1].isnan()
+    assert np.isnan(w[1]).all()
+    assert torch.equal(norm[::2], clean_norm[::2])
+    assert np.array_equal(w[::2], clean_w[::2])
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_scale(scale):
+    x = truth.to_numpy(truth.random(288, 256))
+    norm, _ = objective(x, normalize=False)
+    scaled, _ = objective(x * scale, normalize=False)
+    assert scaled.item() / scale == pytest.approx(norm.item(), rel=2e-7)
