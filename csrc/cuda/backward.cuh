@@ -95,7 +95,11 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
         for (int k = 0; k < terms; ++k) {
           const f64 factor = right[k * kBlockColumns + mine];
 #pragma unroll
-          for (int e = 0; e < kEach; ++e) sum[e] = fma(f64(left[(k0 + k) * kBlockRows + i0 + e]), factor, sum[e]);
+          for (int e = 0; e < kEach; e += 2) {
+            const Pair pair = load2(left + (k0 + k) * kBlockRows + i0 + e);
+            sum[e] = fma(pair.x, factor, sum[e]);
+            sum[e + 1] = fma(pair.y, factor, sum[e + 1]);
+          }
         }
       }
       __syncthreads();

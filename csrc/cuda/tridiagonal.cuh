@@ -113,10 +113,11 @@ SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns]
       if (warp + kWarps * r0 >= k) continue;  // finished rows: in whole groups, so that reads can overlap
       f64 x_r[kTogether], v_r[kTogether], w_r[kTogether];
 #pragma unroll
-      for (int q = 0; q < kTogether; ++q) {
-        x_r[q] = x_rows[r0 + q];
-        v_r[q] = v_rows[r0 + q];
-        w_r[q] = w_rows[r0 + q];
+      for (int q = 0; q < kTogether; q += 2) {
+        const Pair x_pair = load2(x_rows + r0 + q), v_pair = load2(v_rows + r0 + q), w_pair = load2(w_rows + r0 + q);
+        x_r[q] = x_pair.x, x_r[q + 1] = x_pair.y;
+        v_r[q] = v_pair.x, v_r[q + 1] = v_pair.y;
+        w_r[q] = w_pair.x, w_r[q + 1] = w_pair.y;
       }
 #pragma unroll
       for (int q = 0; q < kTogether; ++q) {
