@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import importlib.util
 import os
 import shutil
@@ -21,6 +22,7 @@ class BuildError(RuntimeError):
     pass
 
 
+@functools.cache
 def load() -> ctypes.CDLL:
     """The library, built where a source is newer. Its ops get their rules the first time.
 
