@@ -9,10 +9,11 @@ namespace svmax::cuda {
 
 template <int N>
 struct Columns {
-  static constexpr int kLanes = N <= 16 ? 2 : N <= 32 ? 1 : N / 32;  // that share a column
-  static constexpr int kRows = N / kLanes;                           // of each: lane, lane + kLanes, ...
-  static constexpr int kCount = kWarp / kLanes;                      // columns of a warp
-  static constexpr int kWarps = 2;                                   // of a block
+  static constexpr int kLanes = N <= 32 ? 2 : N / 16;  // that share a column
+  static constexpr int kRows = N / kLanes;             // of each: lane, lane + kLanes, ...
+  static constexpr int kCount = kWarp / kLanes;        // columns of a warp
+  static constexpr int kPoles = 2;  // of a lane at a time: more would take registers from other warps
+  static constexpr int kWarps = 2;  // of a block
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kPerBlock = kWarps * kCount;
 
@@ -73,8 +74,6 @@ SVMAX_DEVICE void reflect_all(T (&y)[Columns<N>::kRows], Global<const f64> refle
   }
 }
 
-constexpr int kPoles = 4;  // of a lane at a time
-
 // One half of apply_inverse_sqrt, for a few poles: rows downwards or upwards, a block of them at a time, so that the
 // reads of the factors and the sums over lanes overlap.
 template <int N, typename T, bool kDown>
@@ -82,6 +81,7 @@ SVMAX_DEVICE void sweep(int n, int first_pole, int count, Global<const f64> rati
                         const Shared<T>& y, const Shared<T>& z) {
   constexpr int kLanes = Columns<N>::kLanes, kColumns = Columns<N>::kCount, kBlock = 8;
   const int column = lane_index() % kColumns, part = lane_index() / kColumns;
+  constexpr int kPoles = Columns<N>::kPoles;
   T state[kPoles] = {};
   for (int step = 0; step < n; step += kBlock) {
     const int base = kDown ? step : (n - 1 - step) / kBlock * kBlock;
@@ -127,7 +127,7 @@ SVMAX_DEVICE void sweep(int n, int first_pole, int count, Global<const f64> rati
 template <int N, typename T>
 SVMAX_DEVICE void apply_inverse_sqrt(int n, int count, Global<const f64> ratio, Global<const f64> inverse,
                                      const Shared<T>& y, const Shared<T>& z) {
-  for (int first = 0; first < count; first += kPoles * Columns<N>::kLanes) {
+  for (int first = 0; first < count; first += Columns<N>::kPoles * Columns<N>::kLanes) {
     sweep<N, T, true>(n, first, count, ratio, inverse, y, z);
     sweep<N, T, false>(n, first, count, ratio, inverse, y, z);
   }
