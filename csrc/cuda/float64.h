@@ -56,7 +56,7 @@ inline std::tuple<Tensor, Tensor, Tensor> objective_by_svd(const Tensor& x, cons
   const Tensor value = returned(value_of(f, norm), in.batch.with({}), in.result_dtype);
   Tensor weight = empty(in.batch.with({0, 0}), aoti_torch_dtype_float64(), x);
   if (need_gradient) {
-    const Tensor slope = aten::add(times_slope(f, norm, aten::number(1)), e.poison);
+    const Tensor slope = times_slope(f, norm, aten::number(1));
     const Tensor factor = aten::add(over_singular_values(slope, s, in), e.poison);
     weight = aten::reshape(weight_from_vectors(svd->vectors, factor), in.batch.with({in.n, in.n}));
   }
