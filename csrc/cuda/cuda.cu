@@ -44,7 +44,21 @@ std::tuple<Tensor, Tensor> spectral_cuda(const Tensor gram_, bool need_inverse_s
   const Batch batch(gram, 2);
   const int64_t n = gram.size(-1), kept = need_inverse_sqrt ? n : 0;
   const Device device(gram);
-  if (n > kMostInBlock) return spectral_by_products(gram, need_inverse_sqrt);
+  if (n > kMostInBlock) {
+    const Spectral result = spectral_by_products(gram, need_inverse_sqrt);
+    // At collapse the nuclear norm is taken from eigenvalues; each matrix's block sees for itself whether that is so.
+    if (fits_singular_values(device, n)) {
+      for_each_group(batch.count, n * n * int64_t(sizeof(double)), [&](int64_t first, int64_t m) {
+        SpectralOptions options{};
+        options.gram = {global<const f64>(gram) + first * n * n, 1, int(n)};
+        options.matrices = int(m);
+        options.nuclear_norm = global<f64>(result.nuclear_norm) + first;
+        options.lost = global<const f64>(result.lost) + first;
+        launch_singular_values(device, gram, options, nullptr);
+      });
+    }
+    return {result.nuclear_norm, result.inverse_sqrt};
+  }
   const Tensor norm = scratch(batch.with({}), gram);
   const Tensor inverse_sqrt = scratch(batch.with({kept, kept}), gram);
   for_each_group(batch.count, factor_bytes(n), [&](int64_t first, int64_t m) {

@@ -27,16 +27,23 @@ inline std::tuple<Tensor, Tensor, Tensor> objective_by_products(const Tensor& x,
   return {value, weight, returned_row_norms(rows, in)};
 }
 
+struct Spectral {
+  Tensor nuclear_norm, inverse_sqrt;  // as the op `spectral` returns them
+  Tensor lost;                        // [m]
+};
+
 // The Gram matrix has lost the singular values below 1e-8 of the largest, and these rounds leave those below 7e-7 too
 // small: the nuclear norm is right to 5e-9 up to kappa(G) = 1e8, and off by 1e-6 to 1e-5 where embeddings are equal but
-// for noise of 1e-5 to 1e-7. objective_by_products, which has E, has no such limit.
-inline std::tuple<Tensor, Tensor> spectral_by_products(const Tensor& gram, bool need_inverse_sqrt) {
+// for noise of 1e-5 to 1e-7. `lost` tells. objective_by_products, which has E, has no such limit.
+inline Spectral spectral_by_products(const Tensor& gram, bool need_inverse_sqrt) {
   const Batch batch(gram, 2);
   const int64_t n = gram.size(-1);
   const GramRoot root = root_of_gram(aten::reshape(gram, aten::Sizes{batch.count, n, n}));
-  const Tensor norm = aten::reshape(root.nuclear_norm, batch.with({}));
-  if (!need_inverse_sqrt) return {norm, empty(batch.with({0, 0}), aoti_torch_dtype_float64(), gram)};
-  return {norm, aten::reshape(root.inverse_sqrt, batch.with({n, n}))};
+  const int32_t float64 = aoti_torch_dtype_float64();
+  const Tensor norm = returned(root.nuclear_norm, batch.with({}), float64);
+  const Tensor lost = returned(root.lost, {batch.count}, float64);
+  if (!need_inverse_sqrt) return {norm, empty(batch.with({0, 0}), float64, gram), lost};
+  return {norm, aten::reshape(root.inverse_sqrt, batch.with({n, n})), lost};
 }
 
 // dx [.., b, d] in x's type. grad: one number a matrix, or none, which is one.

@@ -94,6 +94,7 @@ inline PolarFactor polar_factor(const Tensor& e) {
 struct GramRoot {
   Tensor nuclear_norm;  // [m, 1, 1]
   Tensor inverse_sqrt;  // [m, n, n]
+  Tensor lost;          // [m] n - tr(W G W): how much the singular values of P lack to one
 };
 
 // gram [m, n, n]; 47 products.
@@ -108,7 +109,8 @@ inline GramRoot root_of_gram(const Tensor& gram) {
   const Tensor wg = aten::matmul(w, gram), wgw = aten::matmul(wg, w);
   const Tensor trace = aten::sum_of_rows(aten::diagonal(wg));
   const Tensor correction = aten::sum_of_matrices(aten::mul(wg, aten::transpose(wgw)));
-  return {aten::add(aten::mul(aten::reshape(trace, aten::Sizes{-1, 1, 1}), 1.5), correction, -0.5), w};
+  const Tensor lost = aten::add(aten::number(double(n)), aten::sum_of_rows(aten::diagonal(wgw)), -1);
+  return {aten::add(aten::mul(aten::reshape(trace, aten::Sizes{-1, 1, 1}), 1.5), correction, -0.5), w, lost};
 }
 
 }  // namespace svmax::cuda

@@ -26,7 +26,12 @@ struct SpectralOptions {
   Global<f64> nuclear_norm;  // [matrices] or null
   Global<f64> work;          // [matrices, n, n], for a matrix that neither registers nor shared memory hold; or null
   Factors factors;
+  Global<const f64> lost;  // [matrices] or null: singular_values_kernel then works only where this is above kMostLost
 };
+
+// Matrix products (polar_express.h) give the nuclear norm to second order of what a singular value of P lacks to one. A
+// sum of this over all of them, in values that are small themselves, shows in the tenth digit of the norm.
+constexpr double kMostLost = 0.05;
 
 // Numbers that one warp finds and its team reads.
 enum Scalars { kShift, kHighest, kLowest, kInverseTrace, kRootTrace, kInverseRootTrace = kRootTrace + 2, kScalars = 8 };
@@ -189,7 +194,8 @@ spectral_kernel(SpectralOptions options) {
   if (options.nuclear_norm != nullptr) options.nuclear_norm[matrix] = norm;
 }
 
-// grid (ceil(matrices / teams)): values [matrices, n], the singular values, descending.
+// grid (ceil(matrices / teams)): values [matrices, n], the singular values, descending, and their sum; null if not
+// wanted.
 template <int N>
 SVMAX_KERNEL(Layout<N>::kThreads* Layout<N>::kTeams, 1)
 singular_values_kernel(SpectralOptions options, Global<f32> values) {
@@ -199,8 +205,10 @@ singular_values_kernel(SpectralOptions options, Global<f32> values) {
   const TridiagonalSpace<N> t(memory);
   memory.take<f64>(kScalars);
   if (matrix >= options.matrices) return;
+  if (options.lost != nullptr && !(options.lost[matrix] > kMostLost)) return;
   const int n = options.gram.n;
   const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options), options.factors.reflectors);
+  f64 norm = scale;
   if (scale > 0) {
     f64 highest = 0;
     for (int i = lane_index(); i < n; i += kWarp) {
@@ -208,8 +216,10 @@ singular_values_kernel(SpectralOptions options, Global<f32> values) {
       if (sum > highest) highest = sum;
     }
     tridiagonal_eigenvalues<N>(t.diagonal, t.off, n, warp_max(highest), t.p, t.row);
-    roots_of_eigenvalues<N>(t.row, n, scale);
+    norm = roots_of_eigenvalues<N>(t.row, n, scale);
   }
+  if (options.nuclear_norm != nullptr && Team<N>::thread() == 0) options.nuclear_norm[matrix] = norm;
+  if (values == nullptr) return;
   for (int i = Team<N>::thread(); i < n; i += Team<N>::kThreads)
     values[matrix * n + i] = f32(scale > 0 ? f64(t.row[n - 1 - i]) : scale);
 }
