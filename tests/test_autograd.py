@@ -164,6 +164,8 @@ def test_a_change_of_x_before_backward_is_noticed(native, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_four_threads_at_once_give_what_one_gives(backend, dtype):
+    if backend == "host":
+        pytest.skip("the kernels' host build is chosen for the whole process, not for a thread")
     inputs = [
         truth.random(*shape, dtype=dtype, seed=i) for i, shape in enumerate([(144, 64), (20, 40), (3, 32, 16), (8, 8)])
     ]
