@@ -1,10 +1,13 @@
 """From a kernel's counters to a predicted time. Nothing here was measured on a GPU: it is arithmetic on the assumptions
 below, good for comparing kernels and chips, and to be replaced by measurements (make gpu-check).
 
-A block does work of several kinds. Alone on its multiprocessor, each kind takes the longer of its throughput (what the
-host emulator counted, at the chip's published rates) and its chain (how much of it waits for itself, read off the
-kernels), one kind after the other: phases end at barriers, so little overlaps. Blocks that share a multiprocessor
-overlap until one kind's throughput is used up. Blocks beyond what fits at once wait for the next wave.
+A block does work of several kinds. Each has a throughput (what the emulator counted, at the rates that are published)
+and a chain (how much of it waits for itself, read off the kernels). For a block that is alone on its multiprocessor
+there are two times, and the truth is expected between them:
+  at best   the longer of all chains, one after the other, and the busiest kind's throughput: all work overlaps;
+  at worst  of every kind the longer of the two, one kind after the other: nothing overlaps but within a kind.
+Blocks that share a multiprocessor overlap until one kind's throughput is used up. Blocks beyond what fits at once wait
+for the next wave.
 """
 
 from __future__ import annotations
@@ -43,7 +46,11 @@ ASSUMPTIONS = {
     "shared_latency": Assumption(23, "cycles", "A100: Abdelkhalik et al. 2022"),
     "l1_latency": Assumption(33, "cycles", "A100: Abdelkhalik et al. 2022"),
     "l2_latency": Assumption(230, "cycles", "A100 200 (Abdelkhalik et al. 2022), H100 about 260 (Luo et al. 2024)"),
-    "l2_bytes_a_clock": Assumption(47, "bytes and multiprocessor", "A100 whitepaper: 5120 bytes a clock for all"),
+    "l1_bytes_a_clock": Assumption(
+        128,
+        "bytes and multiprocessor",
+        "CUDA tuning guides; all reads are counted, though lanes share some and L2 has many",
+    ),
     "barrier_latency": Assumption(30, "cycles", "guess: arrival, release and the first instruction after"),
     "launch": Assumption(2.0, "us a kernel", "guess: from the end of a kernel to the next one's first instruction"),
     "quadrature": Assumption(2500, "cycles", "guess: elliptic functions of the poles, not counted by the emulator"),
@@ -151,11 +158,12 @@ def spectral_chain(p: Problem, launch: Launch) -> Chain:
 
 def transform_chain(p: Problem, launch: Launch) -> Chain:
     n, size = p.n, template(p.n)
-    lanes = 2 if size <= 16 else size / WARP
+    # Two float64 vectors [N, columns] a warp are its shared memory: so that tells how many lanes a column has.
+    lanes = launch.warps * WARP * 2 * 8 * size / launch.shared_bytes
     over_lanes = Chain(arithmetic=1, shuffles=1) * math.log2(lanes)
     reflect = Chain(arithmetic=size / lanes / 4 + 4, l2=0.5) + over_lanes  # half: the next one is read meanwhile
-    passes = math.ceil(p.poles / (4 * lanes))
-    block = Chain(arithmetic=20, l2=1, shared=2) + over_lanes  # of 8 rows
+    passes = math.ceil(p.poles / (2 * lanes))  # two poles a lane
+    block = Chain(arithmetic=12, l2=1, shared=2) + over_lanes  # of 8 rows
     return Chain(l2=4) + reflect * (2 * (n - 1)) + block * (2 * passes * math.ceil(n / 8))
 
 
@@ -179,12 +187,15 @@ CHAINS = {
 class Prediction(NamedTuple):
     """Of one launch on one chip."""
 
-    microseconds: float
+    best: float
+    """Microseconds, if all work overlaps."""
+    worst: float
+    """Microseconds, if nothing overlaps but within a kind of work."""
     resident_blocks: int
     occupancy: float
     waves: int
     bound: str
-    """The kind of work that takes longest."""
+    """The kind of work that takes longest, and which of its two: "f64 chain", "shared throughput"."""
 
 
 def operations(counted: dict[str, float]) -> float:
@@ -193,6 +204,8 @@ def operations(counted: dict[str, float]) -> float:
         counted["add"]
         + counted["mul"]
         + counted["fma"]
+        + counted["compare"]
+        + counted["convert"]
         + constant("divide_f64") * counted["div"]
         + constant("root_f64") * counted["sqrt"]
         + constant("exp_f64") * counted["other"]
@@ -208,7 +221,7 @@ def throughput(launch: Launch, chip: Architecture) -> dict[str, float]:
         "f32": operations(counters["f32"]) / chip.f32 / reached,
         "shuffles": counters["shuffles"] / constant("shuffles_a_clock"),
         "shared": counters["shared_wavefronts"],
-        "global": (counters["global_read_bytes"] + counters["global_write_bytes"]) / constant("l2_bytes_a_clock"),
+        "global": (counters["global_read_bytes"] + counters["global_write_bytes"]) / constant("l1_bytes_a_clock"),
         "barriers": 0.0,
     }
 
@@ -249,11 +262,14 @@ def predict(launch: Launch, compiled: Compiled, problem: Problem, chip: Architec
     each = {kind: max(busy[kind], waiting[kind]) for kind in busy}
     waves = -(-launch.blocks // (fit * chip.multiprocessors))
     together = min(fit, -(-launch.blocks // chip.multiprocessors))
-    cycles = waves * max(sum(each.values()), together * max(busy.values()))
+    sharing = together * max(busy.values())
+    best = waves * max(sum(waiting.values()), sharing)
+    worst = waves * max(sum(each.values()), sharing)
+    longest = max(each, key=each.__getitem__)
     return Prediction(
-        constant("launch") + cycles / chip.clock / 1e3,
+        *(constant("launch") + cycles / chip.clock / 1e3 for cycles in (best, worst)),
         fit,
         occupancy(chip, launch.threads, compiled.registers, shared),
         waves,
-        max(each, key=each.__getitem__),
+        f"{longest} {'chain' if waiting[longest] > busy[longest] else 'throughput'}",
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy import TORCH
+from benchmarks.gpu_model import totals
 from benchmarks.machine import RESULTS, read_rows, text_table
 from benchmarks.registry import MODES, PEER
 
@@ -65,6 +66,29 @@ def accuracy() -> str:
     return f"{text_table(header, table)}\n\n{note}\n{_where(facts)}"
 
 
+def gpu() -> str:
+    """The predictions of benchmarks.gpu_model, and nothing that looks like a measurement."""
+    facts, rows = read_rows(RESULTS / "gpu_model")
+    cards = {row["architecture"]: row["card"] for row in rows}
+    found = totals(rows)
+    table = []
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        for mode in MODES:
+            times = (found[shape, mode, architecture] for architecture in cards)
+            table.append([shape, mode, *(f"{_short(best)} – {_short(worst)}" for best, worst in times)])
+    header = ["float32 input", "", *(f"{card} ({architecture}), predicted" for architecture, card in cards.items())]
+    note = (
+        "Predicted µs of the kernels on the GPU, if all work overlaps and if none does; not measured. By"
+        " `python -m benchmarks.gpu_model`,\ncommit "
+    )
+    return f"{text_table(header, table)}\n\n{note}{facts['commit']}."
+
+
+def _short(us: float) -> str:
+    """Two digits: a prediction has no more."""
+    return f"{float(f'{us:.1e}'):.0f}"
+
+
 def demo() -> str:
     with (RESULTS / "demo" / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -88,7 +112,7 @@ def _where(facts: dict[str, Any]) -> str:
     return "Measured on " + ", ".join((text or "{}").format(facts[name]) for name, text in known.items()) + "."
 
 
-TABLES: dict[str, Callable[[], str]] = {"speed": speed, "accuracy": accuracy, "demo": demo}
+TABLES: dict[str, Callable[[], str]] = {"speed": speed, "accuracy": accuracy, "gpu": gpu, "demo": demo}
 
 
 def with_tables(text: str) -> str:
