@@ -23,17 +23,9 @@ struct SharedPlace {
   SharedPlace moved(int64_t bytes) const { return {at + bytes, begin, end}; }
   template <typename T>
   void check(svmax_host::Where where) const {
-    if (at < begin || at + int(sizeof(T)) > end)
-      svmax_host::violation(
-          "shared memory out of range: bytes " + range<T>() + " of a piece of " + std::to_string(end - begin), where);
-    if (at + int(sizeof(T)) > svmax_host::shared_bytes)
-      svmax_host::violation("shared memory out of range: the launch has " + std::to_string(svmax_host::shared_bytes) +
-                                " bytes, this piece ends at " + std::to_string(end),
-                            where);
-    if (at % int(alignof(T)) != 0)
-      svmax_host::violation(
-          "misaligned shared memory: byte " + std::to_string(at) + " for an access of " + std::to_string(sizeof(T)),
-          where);
+    const int64_t last = at + int64_t(sizeof(T));
+    if (at < begin || last > end || last > svmax_host::shared_bytes || at % int64_t(alignof(T)) != 0) [[unlikely]]
+      refuse(int(sizeof(T)), where);
   }
   template <typename T>
   T read(svmax_host::Where where) const {
@@ -51,9 +43,19 @@ struct SharedPlace {
   }
 
  private:
-  template <typename T>
-  std::string range() const {
-    return std::to_string(at - begin) + " to " + std::to_string(at - begin + int(sizeof(T)));
+  [[noreturn, gnu::cold, gnu::noinline]] void refuse(int bytes, svmax_host::Where where) const {
+    using std::to_string;
+    const int64_t last = at + bytes;
+    if (at < begin || last > end)
+      svmax_host::violation("shared memory out of range: bytes " + to_string(at - begin) + " to " +
+                                to_string(last - begin) + " of a piece of " + to_string(end - begin),
+                            where);
+    if (last > svmax_host::shared_bytes)
+      svmax_host::violation("shared memory out of range: the launch has " + to_string(svmax_host::shared_bytes) +
+                                " bytes, this piece ends at " + to_string(end),
+                            where);
+    svmax_host::violation("misaligned shared memory: byte " + to_string(at) + " for an access of " + to_string(bytes),
+                          where);
   }
 };
 
@@ -64,16 +66,9 @@ struct GlobalPlace {
   GlobalPlace moved(int64_t bytes) const { return {at + bytes, begin, end}; }
   template <typename T>
   void check(svmax_host::Where where) const {
-    if (begin == nullptr) svmax_host::violation("access through a null pointer to global memory", where);
-    if (at < begin || at + sizeof(T) > end)
-      svmax_host::violation("global memory out of range: byte " + std::to_string(at - begin) + " of a tensor of " +
-                                std::to_string(end - begin),
-                            where);
-    if (reinterpret_cast<uintptr_t>(at) % alignof(T) != 0)
-      svmax_host::violation("misaligned global memory: byte " + std::to_string(at - begin) + " of a tensor at " +
-                                std::to_string(reinterpret_cast<uintptr_t>(begin)) + ", for an access of " +
-                                std::to_string(sizeof(T)),
-                            where);
+    if (begin == nullptr || at < begin || at + sizeof(T) > end || reinterpret_cast<uintptr_t>(at) % alignof(T) != 0)
+        [[unlikely]]
+      refuse(int(sizeof(T)), where);
   }
   template <typename T>
   T read(svmax_host::Where where) const {
@@ -90,6 +85,19 @@ struct GlobalPlace {
     svmax_host::last_access = where;
     svmax_host::count(&svmax_host::Counters::global_write_bytes, sizeof(T));
     std::memcpy(at, &value, sizeof(T));
+  }
+
+ private:
+  [[noreturn, gnu::cold, gnu::noinline]] void refuse(int bytes, svmax_host::Where where) const {
+    using std::to_string;
+    if (begin == nullptr) svmax_host::violation("access through a null pointer to global memory", where);
+    if (at < begin || at + bytes > end)
+      svmax_host::violation(
+          "global memory out of range: byte " + to_string(at - begin) + " of a tensor of " + to_string(end - begin),
+          where);
+    svmax_host::violation("misaligned global memory: byte " + to_string(at - begin) + " of a tensor at " +
+                              to_string(reinterpret_cast<uintptr_t>(begin)) + ", for an access of " + to_string(bytes),
+                          where);
   }
 };
 

@@ -71,6 +71,10 @@ def main() -> int:
     if failed != 0:
         return failed
     counts = line_counts()
+    newer = [p for p in counts if p.stat().st_mtime > (FOLDER / "svmax_host.so").stat().st_mtime]
+    if newer:
+        print(f"coverage: changed since they were compiled: {', '.join(map(str, newer))}; run again", file=sys.stderr)
+        return 1
     if not counts:
         print("coverage: gcov knows of no kernel source; were the tests of the host build run?", file=sys.stderr)
         return 1

@@ -180,8 +180,6 @@ void check_arrival(const Warp& warp, int self, int index) {
     if (mine.operation != theirs.operation || !same(mine.where, theirs.where))
       violation("divergent " + std::string(what) + ": " + lane_text(index, other) + " waits at " + text(theirs.where),
                 mine.where);
-    // All who wait with this mask have been compared with each other when they came.
-    if (std::bit_cast<const void*>(mine.where) == std::bit_cast<const void*>(theirs.where) && mine.mask == ~0u) break;
   }
 }
 
@@ -195,7 +193,11 @@ Lane& meet(Operation operation, unsigned mask, uint64_t value, int source, Where
   mine.where = where;
   mine.source = source & (kWarpSize - 1);
   mine.value = value;
-  check_arrival(warp, self, index);
+  // The usual case in short: all lanes are there, and came for the same thing as the first who waits.
+  const Lane& first = warp.lanes[std::countr_zero(warp.waiting | 1u << 31)];
+  if (mask != ~0u || (warp.exited | warp.at_barrier) != 0 ||
+      (warp.waiting != 0 && (first.mask != mask || first.operation != operation || !same(first.where, where))))
+    check_arrival(warp, self, index);
   const unsigned bit = 1u << self;
   warp.runnable &= ~bit;
   warp.waiting |= bit;
