@@ -1,0 +1,29 @@
+"""More matrices than one launch takes: csrc/cuda/stages.h works through them in groups."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+import truth
+from host import library
+
+OPTIONS = {"objective": "nuclear_norm", "normalize": False, "center": False}
+
+
+def test_a_batch_of_more_matrices_than_one_launch_takes():
+    host = library.load()
+    host.svmax_host_count(False)
+    source = (Path(library.ROOT) / "csrc/cuda/stages.h").read_text()
+    most = int(re.search(r"kMostMatrices = (\d+);", source)[1])
+    x = truth.random(most + 3, 2, 1)
+    try:
+        value, weight, norms = torch.ops.svmax_host.objective(x, **OPTIONS, need_gradient=True)
+        dx = torch.ops.svmax_host.backward(torch.ones_like(value), x, weight, norms, **OPTIONS)
+    finally:
+        host.svmax_host_count(True)
+    full = truth.to_numpy(x)
+    np.testing.assert_allclose(truth.to_numpy(value), truth.value(full, "nuclear_norm"), rtol=2e-7)
+    np.testing.assert_allclose(truth.to_numpy(dx), truth.polar_factor(full), rtol=0, atol=2e-6)
