@@ -120,10 +120,11 @@ SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns]
         w_r[q] = w_pair.x, w_r[q + 1] = w_pair.y;
       }
 #pragma unroll
-      for (int q = 0; q < kTogether; ++q) {
-        const int r = r0 + q;
+      for (int c = 0; c < kColumns; ++c) {
+        if (kWarp * c >= k) continue;  // finished columns
 #pragma unroll
-        for (int c = 0; c < kColumns; ++c) {
+        for (int q = 0; q < kTogether; ++q) {
+          const int r = r0 + q;
           const f64 value = fma(-w_r[q], v[c], fma(-v_r[q], w[c], a[r][c]));
           sum[c] = fma(value, x_r[q], sum[c]);
           a[r][c] = value;
@@ -172,7 +173,7 @@ SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns]
         }
       }
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) row[c] = t.row[lane + kWarp * c];
+      for (int c = 0; c < kColumns; ++c) row[c] = kWarp * c < k ? f64(t.row[lane + kWarp * c]) : f64(0);
       last_row = t.row[k - 1];
       __syncthreads();
 #pragma unroll
