@@ -24,6 +24,8 @@ Global<T> global(const Tensor& t) {
   return static_cast<T*>(t.data_ptr());
 }
 
+inline Tensor never_written(const Tensor& t) { return t; }
+
 inline void check(cudaError_t status, const char* what) {
   STD_TORCH_CHECK(status == cudaSuccess, "svmax: ", what, ": ", cudaGetErrorString(status));
 }
@@ -68,6 +70,12 @@ Global<T> global(const Tensor& t) {
   return Global<T>(reinterpret_cast<T*>(data), begin, begin + bytes);
 }
 
+// New float64 memory: a kernel that reads of it what none has written is reported.
+inline Tensor never_written(const Tensor& t) {
+  svmax_host::never_written(static_cast<double*>(t.data_ptr()), t.numel());
+  return t;
+}
+
 class Device {
  public:
   explicit Device(const Tensor&) {}
@@ -103,6 +111,11 @@ inline Strides strides_of(const Batch& batch) {
     result.stride[result.count++] = batch.strides[i];
   }
   return result;
+}
+
+// x itself, or a copy where its batch has more strides than kernels walk.
+inline Tensor walkable(const Tensor& x, int64_t inner) {
+  return x.dim() >= inner && strides_of(Batch(x, inner)).count < 0 ? torch::stable::contiguous(x) : x;
 }
 
 }  // namespace svmax::cuda

@@ -154,7 +154,6 @@ SVMAX_DEVICE f64 nuclear_norm(const SpectralOptions& options, int64_t matrix, co
   const f64 spread = sqrt(trace * interval.inverse_trace) / double(n);
   const f64 factor = options.objective.slope(norm) / sqrt(scale), size = fabs(factor);
   const bool fits = size < kFloatRange && size > 1 / kFloatRange && scale < kFloatRange && scale > 1 / kFloatRange;
-  for (int i = thread; i < n; i += kThreads) factors.beta[matrix * n + i] = t.beta[i];
   if (thread == 0) {
     const Global<f64> plan = factors.plan + matrix * Factors::kPlan;
     plan[Factors::kCount] = f64(double(count));
@@ -180,6 +179,9 @@ spectral_kernel(SpectralOptions options) {
   const Factors& factors = options.factors;
   const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options),
                               factors.wanted() ? factors.reflectors + matrix * n * N : factors.reflectors);
+  // Of every matrix: transform.cuh applies the reflectors of a zero matrix to zeros, which old memory could make NaN.
+  if (factors.wanted())
+    for (int i = Team<N>::thread(); i < n; i += Team<N>::kThreads) factors.beta[matrix * n + i] = t.beta[i];
   f64 norm = scale;  // a zero matrix: N = 0; NaN and inf: NaN throughout
   if (scale > 0) {
     norm = nuclear_norm<N>(options, matrix, t, scale, scalars);

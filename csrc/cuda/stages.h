@@ -52,7 +52,7 @@ void with_scalar(Scalar scalar, const F& f) {
 }
 
 inline Tensor scratch(const std::vector<int64_t>& sizes, const Tensor& like) {
-  return empty(sizes, aoti_torch_dtype_float64(), like);
+  return never_written(empty(sizes, aoti_torch_dtype_float64(), like));
 }
 
 // f(first, count) for groups of matrices whose scratch memory stays within bounds.

@@ -249,6 +249,11 @@ global_null(Global<const f64> in, Global<f64> out) {
 }
 
 SVMAX_KERNEL(kThreads, 1)
+global_never_written(Global<const f64> in, Global<f64> out) {
+  out[threadIdx.x] = in[threadIdx.x];  // here: global_never_written
+}
+
+SVMAX_KERNEL(kThreads, 1)
 misaligned_global_load2(Global<const f64> in, Global<f64> out) {
   store2(out, load2(in));
   store2(out, load2(in + 1));  // here: misaligned_global_load2
@@ -303,6 +308,13 @@ const svmax_host::Example kExamples[] = {
     EXAMPLE(global_out_of_range, out),
     EXAMPLE(global_before_the_tensor, Global<const f64>(out), out),
     EXAMPLE(global_null, Global<const f64>(nullptr), out),
+    {"global_never_written",
+     [] {
+       static double scratch[kThreads] = {1, 2, 3};  // the rest is new
+       svmax_host::never_written(scratch + 3, kThreads - 3);
+       const Global<const f64> in(reinterpret_cast<const f64*>(scratch), scratch, scratch + kThreads);
+       launch("global_never_written", global_never_written, in, out);
+     }},
     EXAMPLE(misaligned_global_load2, Global<const f64>(out), out),
     EXAMPLE(misaligned_global_store2, out),
     {"block_of_no_whole_warps", [] { svmax_host::launch("nothing", nothing, {1}, 48, 0); }},

@@ -1,5 +1,6 @@
 // Shared<T> and Global<T>: pointers that know what they may point to. Every access is checked and counted.
 #pragma once
+#include <bit>
 #include <cstddef>
 #include <cstring>
 
@@ -59,6 +60,21 @@ struct SharedPlace {
   }
 };
 
+}  // namespace svmax::cuda
+
+namespace svmax_host {
+
+// New memory is filled with this, a NaN that no arithmetic makes; a kernel that reads it reads what nobody wrote.
+constexpr uint64_t kNeverWritten = 0x7ff8'dead'0bad'f00d;
+
+inline void never_written(double* memory, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) memory[i] = std::bit_cast<double>(kNeverWritten);
+}
+
+}  // namespace svmax_host
+
+namespace svmax::cuda {
+
 // A place in global memory, and the tensor's storage around it.
 struct GlobalPlace {
   char *at = nullptr, *begin = nullptr, *end = nullptr;
@@ -75,6 +91,13 @@ struct GlobalPlace {
     check<T>(where);
     svmax_host::last_access = where;
     svmax_host::count(&svmax_host::Counters::global_read_bytes, sizeof(T));
+    if constexpr (sizeof(T) % sizeof(double) == 0) {
+      uint64_t words[sizeof(T) / sizeof(double)];
+      std::memcpy(words, at, sizeof(T));
+      for (const uint64_t word : words)
+        if (word == svmax_host::kNeverWritten) [[unlikely]]
+          svmax_host::violation("read of global memory that was never written", where);
+    }
     T value;
     std::memcpy(&value, at, sizeof(T));
     return value;

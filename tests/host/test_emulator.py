@@ -46,6 +46,7 @@ BROKEN = {  # example -> what its message says
     "global_out_of_range": r"thread 63: global memory out of range: byte 512 of a tensor of 512",
     "global_before_the_tensor": r"thread 0: global memory out of range: byte -24 of a tensor of 512",
     "global_null": r"access through a null pointer to global memory",
+    "global_never_written": r"thread 3: read of global memory that was never written",
     "misaligned_global_load2": r"misaligned global memory: byte 8 of a tensor at \d+, for an access of 16",
     "misaligned_global_store2": r"misaligned global memory: byte 24 of a tensor at \d+, for an access of 16",
     "block_of_no_whole_warps": r"whole warps, 32 to 1024 threads; got 48",
