@@ -12,9 +12,11 @@
 #include "report.h"
 #include "shared_state.h"
 
-#if !defined(__x86_64__) || defined(SVMAX_HOST_UCONTEXT)
+#ifndef __x86_64__
+#define SVMAX_HOST_UCONTEXT 1  // slower; nothing for the processor
+#endif
+#ifdef SVMAX_HOST_UCONTEXT
 #include <ucontext.h>
-#define SVMAX_HOST_UCONTEXT
 #endif
 
 namespace svmax_host {
