@@ -11,7 +11,7 @@ constexpr int kChunk = 16;          // terms of the product at a time
 
 struct BackwardOptions {
   Global<const f32> grad;    // one number a matrix; or
-  Global<const f64> grad64;  // the same in float64; or both null: 1
+  Global<const f64> grad64;  // the same in float64
   Strides grads;
   Global<const f64> weight;     // [matrices, n, n]
   Global<const f64> row_norms;  // [matrices, b] when normalised
@@ -114,9 +114,7 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
   const int i = warp_index();
   if (i >= count) return;
   const int64_t at = options.grads.offset(rows.first + matrix);
-  const f64 grad = options.grad != nullptr     ? f64(f32(options.grad[at]))
-                   : options.grad64 != nullptr ? f64(options.grad64[at])
-                                               : f64(1);
+  const f64 grad = options.grad != nullptr ? f64(f32(options.grad[at])) : f64(options.grad64[at]);
   const Global<scalar_t> out = dx + (matrix * b + first + i) * d;
   const f64 norm = norms[i];
   f64 along = 0, factor = grad;

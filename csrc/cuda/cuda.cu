@@ -13,11 +13,6 @@
 namespace svmax::cuda {
 namespace {
 
-// x itself, or a copy where its batch has more strides than kernels walk.
-Tensor walkable(const Tensor& x, int64_t inner) {
-  return x.dim() >= inner && strides_of(Batch(x, inner)).count < 0 ? torch::stable::contiguous(x) : x;
-}
-
 Parts parts_of(const Tensor& partial, const GramPlan& plan) {
   return {global<const f64>(partial), int(plan.splits), int(plan.n)};
 }
@@ -150,7 +145,7 @@ Tensor singular_values_backward_cuda(const Tensor grad, const Tensor x, const Te
   check_grad("singular_values_backward", grad, in.batch.count, in.n);
   check_same_device("singular_values_backward", x, {{"grad", grad}, {"gram", gram}, {"row_norms", row_norms}});
   const Device device(x);
-  return singular_values_backward(grad, x, gram, row_norms, normalize, center);
+  return singular_values_backward(grad, x, gram, torch::stable::contiguous(row_norms), normalize, center);
 }
 
 }  // namespace

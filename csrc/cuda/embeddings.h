@@ -1,10 +1,10 @@
-// E and the objectives by torch's own operations, for what the kernels do not serve. m: matrices of the batch.
+// E as a matrix, and the objectives by torch's own operations, for what no block holds. m: matrices of the batch.
 #pragma once
 #include <cmath>
 #include <limits>
 #include <optional>
 
-#include "../tensors.h"
+#include "stages.h"
 #include "torch_calls.h"
 
 namespace svmax::cuda {
@@ -15,25 +15,27 @@ struct Embeddings {
   Tensor row_norms;   // [m, b, 1], or [m, 0, 1] when not normalised
 };
 
-// |x_i| [m, b, 1], scaled by the row's largest entry so that no square leaves the range.
-inline Tensor norms_of_rows(const Tensor& rows) {
-  const Tensor largest = aten::maximum(aten::largest_of_rows(rows), std::numeric_limits<double>::min());
-  const Tensor scaled = aten::div(rows, largest);
-  return aten::mul(largest, aten::sqrt(aten::sum_of_rows(aten::mul(scaled, scaled))));
-}
-
 // row_norms: what the forward kept, or nothing.
-inline Embeddings embeddings(const Tensor& x, bool normalize, bool center,
+inline Embeddings embeddings(const Tensor& x_, bool normalize, bool center,
                              const std::optional<Tensor>& row_norms = std::nullopt) {
+  const Tensor x = walkable(x_, 2);
   const Matrices in("embeddings", x, normalize, center);
-  Tensor rows = aten::to_float64(aten::reshape(x, aten::Sizes{in.batch.count, in.b, in.d}));
-  Tensor norms = aten::zeros(rows, {in.batch.count, in.norms(), 1});
-  if (normalize) {
-    norms = row_norms ? aten::reshape(*row_norms, aten::Sizes{in.batch.count, in.b, 1}) : norms_of_rows(rows);
-    rows = aten::div(rows, aten::where(aten::is_zero(norms), aten::ones(rows, {1, 1, 1}), norms));  // zero stays zero
-  }
-  // Mean first, then products: G - b mean mean' cancels at collapse.
-  return {rows, center ? aten::sub(rows, aten::mean_row(rows)) : rows, norms};
+  const Device device(x);
+  const int64_t m = in.batch.count, each = in.b * in.d;
+  const Tensor norms = row_norms ? *row_norms : scratch({m, in.norms()}, x);
+  const Tensor normalized = scratch({m, in.b, in.d}, x), e = center ? scratch({m, in.b, in.d}, x) : normalized;
+  for_each_group(m, 1, [&](int64_t first, int64_t count) {
+    std::optional<Tensor> mean;
+    if (center) mean = launch_mean(device, in, x, row_norms ? scratch({m, in.norms()}, x) : norms, first, count);
+    const EmbedOptions options{global<f64>(norms) + first * in.norms(), center || row_norms.has_value(),
+                               mean ? global<const f64>(*mean) : Global<const f64>(nullptr)};
+    with_scalar(in.first.scalar, [&]<typename scalar_t>() {
+      SVMAX_LAUNCH(device, (embed_kernel<scalar_t>), Grid{(in.b + kEmbedWarps - 1) / kEmbedWarps, count},
+                   kEmbedWarps * kWarp, 0, rows_of<scalar_t>(in, x, first), options,
+                   global<f64>(normalized) + first * each, global<f64>(e) + first * each);
+    });
+  });
+  return {normalized, e, aten::reshape(norms, aten::Sizes{m, in.norms(), 1})};
 }
 
 // t as a new contiguous tensor of that shape and type: what an op returns.

@@ -115,4 +115,34 @@ mean_kernel(Rows<scalar_t> rows, Global<f64> row_norms, Global<f64> mean) {
   mean[matrix * rows.d + column] = total / f64(double(rows.b));
 }
 
+// E as a matrix of its own, for what no block holds: the same bits that gram_kernel and backward_kernel work with.
+constexpr int kEmbedWarps = 8;
+
+struct EmbedOptions {
+  Global<f64> row_norms;   // [matrices, b] when normalised
+  bool norms_given;        // read row_norms, do not write them
+  Global<const f64> mean;  // [matrices, d] when centred
+};
+
+// grid (ceil(b / kEmbedWarps), matrices); normalized, e [matrices, b, d]: without and with the mean row taken off.
+template <typename scalar_t>
+SVMAX_KERNEL(kEmbedWarps* kWarp, 2)
+embed_kernel(Rows<scalar_t> rows, EmbedOptions options, Global<f64> normalized, Global<f64> e) {
+  const int64_t i = int64_t(blockIdx.x) * kEmbedWarps + warp_index(), matrix = blockIdx.y;
+  if (i >= rows.b) return;
+  const Global<const scalar_t> x = rows.matrix(matrix);
+  f64 norm = 1;
+  if (rows.normalize) {
+    norm = options.norms_given ? f64(options.row_norms[matrix * rows.b + i]) : row_norm(rows, x, i);
+    if (!options.norms_given && lane_index() == 0) options.row_norms[matrix * rows.b + i] = norm;
+  }
+  const Normalizer normalizer(norm);
+  for (int64_t j = lane_index(); j < rows.d; j += kWarp) {
+    const int64_t at = (matrix * rows.b + i) * rows.d + j;
+    const f64 value = rows.normalize ? normalizer(rows.at(x, i, j)) : rows.at(x, i, j);
+    normalized[at] = value;
+    if (rows.center) e[at] = value - options.mean[matrix * rows.d + j];
+  }
+}
+
 }  // namespace svmax::cuda

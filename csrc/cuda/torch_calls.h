@@ -79,9 +79,6 @@ inline Tensor sum_over(const Tensor& a, const Sizes& dimensions) {
 }
 inline Tensor sum_of_rows(const Tensor& a) { return sum_over(a, {-1}); }
 inline Tensor sum_of_matrices(const Tensor& a) { return sum_over(a, {-2, -1}); }
-inline Tensor mean_row(const Tensor& a) {
-  return call("aten::mean", "dim", a, std::optional<Sizes>(Sizes{-2}), true, std::optional<ScalarType>())[0];
-}
 inline Tensor largest_of_rows(const Tensor& a) { return torch::stable::amax(abs(a), -1, true); }  // NaN stays
 inline Tensor largest_of_matrices(const Tensor& a) { return torch::stable::amax(largest_of_rows(a), -2, true); }
 
@@ -98,6 +95,5 @@ inline std::array<Tensor, 2> eigh(const Tensor& a) {  // ascending eigenvalues, 
 // ---- new tensors on the device of `like`
 
 inline Tensor zeros(const Tensor& like, const Sizes& sizes) { return torch::stable::new_zeros(like, sizes); }
-inline Tensor ones(const Tensor& like, const Sizes& sizes) { return torch::stable::fill_(zeros(like, sizes), 1); }
 
 }  // namespace svmax::aten
