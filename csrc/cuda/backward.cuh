@@ -5,9 +5,12 @@
 namespace svmax::cuda {
 
 constexpr int kBackwardThreads = 256;
-constexpr int kBlockRows = 8;       // of dX a block: a warp each when they are projected
-constexpr int kBlockColumns = 128;  // of dX at a time
-constexpr int kChunk = 16;          // terms of the product at a time
+constexpr int kChunk = 16;  // terms of the product at a time
+
+// The part of dX that a block makes: a thread has four rows of a column. Narrow matrices would leave lanes idle that
+// wait for columns; they get more rows instead.
+template <int kBlockColumns>
+constexpr int kBlockRows = 4 * kBackwardThreads / kBlockColumns;
 
 struct BackwardOptions {
   Global<const f32> grad;    // one number a matrix; or
@@ -18,24 +21,31 @@ struct BackwardOptions {
   Global<const f64> mean;       // [matrices, d] when centred
 };
 
+// Between two columns of the block's rows in shared memory: padded, so that a warp can write a row of it with few bank
+// conflicts, and even, so that pairs stay aligned.
+template <int kBlockColumns>
+constexpr int kLeftStride = kBlockRows<kBlockColumns> + 2;
+
+template <int kBlockColumns>
 constexpr int64_t backward_shared_bytes(int64_t n, int64_t d) {
-  return n * kBlockRows * 12 + d * kBlockRows * 8 + kChunk * kBlockColumns * 12 + kBlockRows * 8;
+  const int64_t left = n * kLeftStride<kBlockColumns>, right = kChunk * kBlockColumns;
+  return left * 8 + (left * 4 + 15) / 16 * 16 + right * 12 + (d + 1) * kBlockRows<kBlockColumns> * 8;
 }
 
 // grid (ceil(b / kBlockRows), matrices). dx [matrices, b, d], contiguous.
-template <typename scalar_t>
+template <typename scalar_t, int kBlockColumns>
 SVMAX_KERNEL(kBackwardThreads, 2)
 backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> dx) {
-  constexpr int kGroups = kBackwardThreads / kBlockColumns, kEach = kBlockRows / kGroups;  // rows of a thread
+  constexpr int kRows = kBlockRows<kBlockColumns>, kStride = kLeftStride<kBlockColumns>, kEach = 4;
   const int b = int(rows.b), d = int(rows.d), n = b < d ? b : d, thread = int(threadIdx.x);
   const bool tall = b >= d;
   const int64_t matrix = blockIdx.y;
   SharedMemory memory;
   // The block's rows of E (tall) or W as columns, rows of W (tall) or E; both in float32 too, for where that will do.
-  const Shared<f64> left = memory.take<f64>(n * kBlockRows), right = memory.take<f64>(kChunk * kBlockColumns);
-  const Shared<f32> left32 = memory.take<f32>(n * kBlockRows), right32 = memory.take<f32>(kChunk * kBlockColumns);
-  const Shared<f64> g = memory.take<f64>(kBlockRows * d);  // [rows, d]: dl/dE
-  const Shared<f64> norms = memory.take<f64>(kBlockRows);
+  const Shared<f64> left = memory.take<f64>(n * kStride), right = memory.take<f64>(kChunk * kBlockColumns);
+  const Shared<f32> left32 = memory.take<f32>(n * kStride), right32 = memory.take<f32>(kChunk * kBlockColumns);
+  const Shared<f64> g = memory.take<f64>(kRows * d);  // [rows, d]: dl/dE
+  const Shared<f64> norms = memory.take<f64>(kRows);
 
   const Global<const scalar_t> x = rows.matrix(matrix);
   const Global<const f64> w = options.weight + matrix * n * n;
@@ -50,15 +60,15 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
     return rows.center ? value - mean[j] : value;
   };
 
-  const int first = int(blockIdx.x) * kBlockRows, count = b - first < kBlockRows ? b - first : kBlockRows;
-  if (thread < kBlockRows) norms[thread] = rows.normalize && thread < count ? f64(row_norms[first + thread]) : f64(1);
+  const int first = int(blockIdx.x) * kRows, count = b - first < kRows ? b - first : kRows;
+  if (thread < kRows) norms[thread] = rows.normalize && thread < count ? f64(row_norms[first + thread]) : f64(1);
   __syncthreads();
-  for (int at = thread; at < n * kBlockRows; at += kBackwardThreads) {
+  for (int at = thread; at < n * kRows; at += kBackwardThreads) {
     const int k = at % n, i = at / n;
     f64 value = 0;
     if (i < count) value = tall ? embedding(first + i, k, norms[i]) : f64(w[int64_t(first + i) * n + k]);
-    left[k * kBlockRows + i] = value;
-    left32[k * kBlockRows + i] = f32(value);
+    left[k * kStride + i] = value;
+    left32[k * kStride + i] = f32(value);
   }
   __syncthreads();
 
@@ -79,15 +89,15 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
         right32[at] = f32(value);
       }
       if (!tall) {
-        for (int at = k0 * kBlockRows + thread; at < (k0 + terms) * kBlockRows; at += kBackwardThreads)
-          narrow = narrow && f64(left32[at]) == left[at];
+        for (int at = k0 * kStride + thread; at < (k0 + terms) * kStride; at += kBackwardThreads)
+          narrow = narrow && (at % kStride >= kRows || f64(left32[at]) == left[at]);
       }
       if (__syncthreads_and(narrow)) {
         f32 part[kEach] = {};
         for (int k = 0; k < terms; ++k) {
           const f32 factor = right32[k * kBlockColumns + mine];
 #pragma unroll
-          for (int e = 0; e < kEach; ++e) part[e] = fma(f32(left32[(k0 + k) * kBlockRows + i0 + e]), factor, part[e]);
+          for (int e = 0; e < kEach; ++e) part[e] = fma(f32(left32[(k0 + k) * kStride + i0 + e]), factor, part[e]);
         }
 #pragma unroll
         for (int e = 0; e < kEach; ++e) sum[e] = sum[e] + f64(part[e]);
@@ -96,7 +106,7 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
           const f64 factor = right[k * kBlockColumns + mine];
 #pragma unroll
           for (int e = 0; e < kEach; e += 2) {
-            const Pair pair = load2(left + (k0 + k) * kBlockRows + i0 + e);
+            const Pair pair = load2(left + (k0 + k) * kStride + i0 + e);
             sum[e] = fma(pair.x, factor, sum[e]);
             sum[e + 1] = fma(pair.y, factor, sum[e + 1]);
           }
@@ -110,25 +120,25 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
   }
   __syncthreads();
 
-  // dx = (g - (g.e) e) / |x|: the projection is on the row before centring.
-  const int i = warp_index();
-  if (i >= count) return;
-  const int64_t at = options.grads.offset(rows.first + matrix);
-  const f64 grad = options.grad != nullptr ? f64(f32(options.grad[at])) : f64(options.grad64[at]);
-  const Global<scalar_t> out = dx + (matrix * b + first + i) * d;
-  const f64 norm = norms[i];
-  f64 along = 0, factor = grad;
-  if (rows.normalize) {
-    for (int j = lane_index(); j < d; j += kWarp) along = fma(g[i * d + j], normalized(first + i, j, norm), along);
-    along = warp_sum(along);
-    factor = grad / norm;
-  }
-  for (int j = lane_index(); j < d; j += kWarp) {
-    f64 value = g[i * d + j];
-    if (rows.normalize) value = fma(-along, normalized(first + i, j, norm), value);
-    value = value * factor;
-    // A zero row has no direction: its gradient is zero by contract. Written ==, so that a NaN norm makes the row NaN.
-    out[j] = from_f64<scalar_t>(rows.normalize && norm == 0 ? f64(0) : value);
+  // dx = (g - (g.e) e) / |x|: the projection is on the row before centring. One warp a row.
+  const int64_t grad_at = options.grads.offset(rows.first + matrix);
+  const f64 grad = options.grad != nullptr ? f64(f32(options.grad[grad_at])) : f64(options.grad64[grad_at]);
+  for (int i = warp_index(); i < count; i += kBackwardThreads / kWarp) {
+    const Global<scalar_t> out = dx + (matrix * b + first + i) * d;
+    const f64 norm = norms[i];
+    f64 along = 0, factor = grad;
+    if (rows.normalize) {
+      for (int j = lane_index(); j < d; j += kWarp) along = fma(g[i * d + j], normalized(first + i, j, norm), along);
+      along = warp_sum(along);
+      factor = grad / norm;
+    }
+    for (int j = lane_index(); j < d; j += kWarp) {
+      f64 value = g[i * d + j];
+      if (rows.normalize) value = fma(-along, normalized(first + i, j, norm), value);
+      value = value * factor;
+      // A zero row has no direction: its gradient is zero by contract. Written ==, so that a NaN norm makes it NaN.
+      out[j] = from_f64<scalar_t>(rows.normalize && norm == 0 ? f64(0) : value);
+    }
   }
 }
 

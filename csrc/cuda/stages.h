@@ -187,7 +187,7 @@ inline void launch_singular_values(const Device& device, const Tensor& like, Spe
 // ---- backward
 
 inline bool fits_backward(const Device& device, const Matrices& in) {
-  return in.n <= kMostInBackward && backward_shared_bytes(in.n, in.d) <= device.most_shared_bytes();
+  return in.n <= kMostInBackward && backward_shared_bytes<128>(in.n, in.d) <= device.most_shared_bytes();
 }
 
 // grad: one number a matrix; dx [.., b, d] contiguous.
@@ -209,10 +209,17 @@ inline void launch_backward(const Device& device, const Matrices& in, const Tens
                                   global<const f64>(weight) + first * in.n * in.n,
                                   global<const f64>(row_norms) + first * in.norms(),
                                   mean ? global<const f64>(*mean) : Global<const f64>(nullptr)};
-    with_scalar(in.first.scalar, [&]<typename scalar_t>() {
-      SVMAX_LAUNCH(device, (backward_kernel<scalar_t>), Grid{(in.b + kBlockRows - 1) / kBlockRows, m}, kBackwardThreads,
-                   backward_shared_bytes(in.n, in.d), rows_of<scalar_t>(in, x, first), options,
+    const auto launch = [&]<typename scalar_t, int kColumns>() {
+      SVMAX_LAUNCH(device, (backward_kernel<scalar_t, kColumns>),
+                   Grid{(in.b + kBlockRows<kColumns> - 1) / kBlockRows<kColumns>, m}, kBackwardThreads,
+                   backward_shared_bytes<kColumns>(in.n, in.d), rows_of<scalar_t>(in, x, first), options,
                    global<scalar_t>(dx) + first * in.b * in.d);
+    };
+    with_scalar(in.first.scalar, [&]<typename scalar_t>() {
+      if (in.d <= 32)
+        launch.template operator()<scalar_t, 32>();
+      else
+        launch.template operator()<scalar_t, 128>();
     });
   });
 }
