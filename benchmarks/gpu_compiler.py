@@ -51,10 +51,11 @@ def readable(mangled: str) -> str:
         return mangled
     length = int(found[1])
     name, rest = found[2][:length], found[2][length:]
-    argument = re.match(r"I(?:Li(\d+)E|(f|d|6__half|13__nv_bfloat16))E", rest)
-    if argument is None:
+    arguments = re.match(r"I((?:Li\d+E|f|d|6__half|13__nv_bfloat16)+)E", rest)
+    if arguments is None:
         return name
-    return f"{name}<{argument[1] or _TYPES[argument[2]]}>"
+    each = re.findall(r"Li(\d+)E|(f|d|6__half|13__nv_bfloat16)", arguments[1])
+    return f"{name}<{', '.join(number or _TYPES[scalar] for number, scalar in each)}>"
 
 
 def parse(said: str) -> dict[str, Compiled]:

@@ -60,7 +60,7 @@ def launches(report: str, b: int, d: int, matrices_run: int, matrices_all: int) 
         name = launch["kernel"].strip("()").split("<")[0]
         kernel = {
             "gram_kernel": "gram_kernel<float>",
-            "backward_kernel": "backward_kernel<float>",
+            "backward_kernel": f"backward_kernel<float, {32 if d <= 32 else 128}>",
             "mean_kernel": "mean_kernel<float>",
         }.get(name, f"{name}<{template(min(b, d))}>")
         blocks = math.ceil(launch["blocks"] * matrices_all / matrices_run)

@@ -169,7 +169,8 @@ def transform_chain(p: Problem, launch: Launch) -> Chain:
 
 def backward_chain(p: Problem, launch: Launch) -> Chain:
     chunk = Chain(arithmetic=17, l2=1, shared=2)
-    projection = Chain(arithmetic=2, shared=2) * (p.d / WARP) + WARP_SUM
+    rows_a_warp = 4 if p.d <= 32 else 1  # narrow matrices have more rows a block
+    projection = (Chain(arithmetic=2, shared=2) * (p.d / WARP) + WARP_SUM) * rows_a_warp
     return Chain(divisions=2, l2=3) + chunk * (math.ceil(p.d / 128) * math.ceil(p.n / 16)) + projection
 
 

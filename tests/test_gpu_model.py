@@ -51,7 +51,7 @@ def test_the_compilers_report_is_read():
     [
         ("_ZN5svmax4cuda15spectral_kernelILi128EEEvNS0_15SpectralOptionsE", "spectral_kernel<128>"),
         ("_ZN5svmax4cuda11gram_kernelI13__nv_bfloat16EEvNS0_4RowsIT_EE", "gram_kernel<bfloat16>"),
-        ("_ZN5svmax4cuda15backward_kernelI6__halfEEvNS0_4RowsIT_EE", "backward_kernel<half>"),
+        ("_ZN5svmax4cuda15backward_kernelI6__halfLi32EEEvNS0_4RowsIT_EE", "backward_kernel<half, 32>"),
         ("_ZN5svmax4cuda10sum_kernelENS0_5PartsElPd", "sum_kernel"),
         ("_Z9somethingv", "_Z9somethingv"),
     ],
@@ -295,7 +295,7 @@ def test_nothing_is_spilled():
     assert {f"spectral_kernel<{n}>" for n in (16, 32, 64, 128, 256)} <= set(kernels)
     assert {f"transform_kernel<{n}>" for n in (16, 32, 64, 128, 256)} <= set(kernels)
     for scalar in ("float", "double", "half", "bfloat16"):
-        assert {f"gram_kernel<{scalar}>", f"backward_kernel<{scalar}>"} <= set(kernels)
+        assert {f"gram_kernel<{scalar}>", *(f"backward_kernel<{scalar}, {n}>" for n in (32, 128))} <= set(kernels)
     assert gpu_model.spills({"sm_90": kernels}) == []
 
 
