@@ -8,7 +8,7 @@
 //   f64 at once.
 //
 // nvcc is run with -fmad=false: a multiply-add is fused exactly where fma is written, so the host computes the same
-// bits as the device (but for exp, which differs in the last place).
+// bits as the device, but for exp and what quadrature.h takes of <cmath>, which differ in the last place.
 #pragma once
 #include <cstdint>
 

@@ -133,7 +133,7 @@ struct Parts {
 
   SVMAX_DEVICE Global<const f64> first(int64_t matrix) const { return partial + matrix * splits * n * n; }
   // Entry `index` of a matrix, whose first part is given.
-  SVMAX_DEVICE f64 sum(Global<const f64> part, int index) const {
+  SVMAX_DEVICE f64 sum(Global<const f64> part, int64_t index) const {
     f64 total = part[index];
     for (int s = 1; s < splits; ++s) total = total + part[int64_t(s) * n * n + index];
     return total;
@@ -145,7 +145,7 @@ constexpr int kSumThreads = 256;
 // The sum of the parts, for the op that returns G. grid (ceil(n n / threads), matrices)
 SVMAX_KERNEL(kSumThreads, 2)
 sum_kernel(Parts parts, Global<f64> gram) {
-  const int at = int(blockIdx.x) * kSumThreads + int(threadIdx.x), size = parts.n * parts.n;
+  const int64_t at = int64_t(blockIdx.x) * kSumThreads + int(threadIdx.x), size = int64_t(parts.n) * parts.n;
   const int64_t matrix = blockIdx.y;
   if (at < size) gram[matrix * size + at] = parts.sum(parts.first(matrix), at);
 }

@@ -45,9 +45,10 @@ class Device {
   template <typename... Parameters, typename... Arguments>
   void launch(const char* name, void (*kernel)(Parameters...), Grid grid, int threads, int64_t shared_bytes,
               const Arguments&... arguments) const {
-    // More than this is only for kernels that ask for it.
+    // More than this is only for kernels that ask for it. Always for the most there is: what another thread asks for at
+    // the same time, for a smaller matrix, must not take it away again before this launch.
     if (shared_bytes > 48 << 10)
-      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), name);
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes_), name);
     kernel<<<dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)), unsigned(threads), size_t(shared_bytes),
              stream_>>>(arguments...);
     check(cudaGetLastError(), name);
