@@ -151,7 +151,11 @@ def spectral_chain(p: Problem, launch: Launch) -> Chain:
         row = Chain(arithmetic=n / 2 / WARP, shared=1) + WARP_SUM
         step = Chain(arithmetic=10 + 2 * warps, roots=1, divisions=1, shared=5) + row * (n / 2 / warps) + WARP_SUM
     load = Chain(arithmetic=p.splits + 6, l2=2)
-    pivots = Chain(arithmetic=2, divisions=1) * (2 * n)  # tr((T + shift)^-1), then every pole side by side
+    # tr((T + shift)^-1), then that of every pole side by side, each from both ends of T; two lanes a pole. The factors of
+    # a gradient go through all of T, in warps of their own where a matrix has more than one.
+    rounds = math.ceil(p.poles / 16) if alone else 1
+    length = n / 2 * (1 + rounds) + (n if alone else n / 2) * p.gradient
+    pivots = Chain(arithmetic=3, divisions=1) * length
     factors = Chain(arithmetic=2, l2=0.25) * n if p.gradient else Chain()
     return load + step * n + pivots + factors + Chain(exponentials=1, cycles=constant("quadrature"))
 

@@ -30,6 +30,34 @@ struct Interval {
   f64 shift, highest, lowest, inverse_trace;
 };
 
+// tr((T + shift)^(-1)) = d/dx log det(T + shift + x) = sum_i q_i' / q_i over the pivots q_i: from both ends of T at
+// once, by two neighbouring lanes, since a chain of divisions is what it takes. They meet in the middle pivot.
+struct InverseTrace {
+  f64 trace, least;  // the same in both lanes; least: of the reciprocal pivots
+};
+
+SVMAX_DEVICE InverseTrace inverse_trace(const Shared<f64>& diagonal, const Shared<f64>& off, int n, f64 shift) {
+  const bool lower = lane_index() % 2 == 1;
+  const int middle = n / 2, count = lower ? n - 1 - middle : middle;
+  f64 reciprocal = 0, slope = 0, trace = 0, least = 1;
+  for (int t = 0; t < middle; ++t) {
+    if (t >= count) continue;  // the last step of a shorter half
+    const int i = lower ? n - 1 - t : t;
+    const f64 e = t == 0 ? f64(0) : f64(off[lower ? i : i - 1]), ratio = e * reciprocal;
+    slope = fma(ratio * ratio, slope, f64(1));
+    reciprocal = 1 / fma(-e, ratio, diagonal[i] + shift);
+    trace = fma(slope, reciprocal, trace);
+    least = reciprocal < least ? reciprocal : least;
+  }
+  const f64 e = count == 0 ? f64(0) : f64(off[lower ? middle : middle - 1]), ratio = e * reciprocal;
+  const f64 taken = e * ratio, added = ratio * ratio * slope;
+  const f64 other_taken = __shfl_xor_sync(kAllLanes, taken, 1), other_added = __shfl_xor_sync(kAllLanes, added, 1);
+  const f64 other_trace = __shfl_xor_sync(kAllLanes, trace, 1), other_least = __shfl_xor_sync(kAllLanes, least, 1);
+  const f64 last = 1 / ((diagonal[middle] + shift) - (taken + other_taken));
+  least = other_least < least ? other_least : least;
+  return {fma(1 + (added + other_added), last, trace + other_trace), last < least ? last : least};
+}
+
 SVMAX_DEVICE Interval spectral_interval(const Shared<f64>& diagonal, const Shared<f64>& off, int n) {
   constexpr double kEps = 2.220446049250313e-16;
   f64 reach = 0;  // Gershgorin
@@ -41,53 +69,71 @@ SVMAX_DEVICE Interval spectral_interval(const Shared<f64>& diagonal, const Share
   // Makes T positive definite against the rounding of the stages before, so that |P| <= 1 + 1e-8 always. With n eps
   // instead of 4 eps the nuclear norm is wrong by 3e-6 at collapse (ALGORITHM.md, trap 3).
   const f64 shift = 4 * kEps * reach;
-  // tr((T + shift)^(-1)) = d/dx log det(T + shift + x) = sum_i q_i' / q_i, over the pivots q_i of L D L'. Its
-  // reciprocal is a lower bound of the spectrum, and costs no search for the smallest eigenvalue.
-  f64 reciprocal = 1 / (diagonal[0] + shift), slope = 1, trace = reciprocal, least = reciprocal;
-  for (int i = 1; i < n; ++i) {
-    const f64 e = off[i - 1], ratio = e * reciprocal;
-    slope = fma(ratio * ratio, slope, f64(1));
-    reciprocal = 1 / fma(-e, ratio, diagonal[i] + shift);
-    trace = fma(slope, reciprocal, trace);
-    least = reciprocal < least ? reciprocal : least;
-  }
-  const f64 bound = 1 / trace;
-  // A pivot of the wrong sign: rounding has won over the shift, and the spectrum begins at zero.
-  const f64 lowest = least > 0 && bound > shift ? bound : shift;
-  return {shift, reach + shift, lowest, trace};
+  const InverseTrace inverse = inverse_trace(diagonal, off, n, shift);
+  // The reciprocal of that trace is a lower bound of the spectrum, and costs no search for the smallest eigenvalue. A
+  // pivot of the wrong sign: rounding has won over the shift, and the spectrum begins at zero.
+  const f64 bound = 1 / inverse.trace;
+  const f64 lowest = inverse.least > 0 && bound > shift ? bound : shift;
+  return {shift, reach + shift, lowest, inverse.trace};
 }
 
-struct PoleSums {
-  f64 root_trace, inverse_root_trace;  // this thread's part of tr(T^(1/2)) and tr(T^(-1/2)), of T + shift
+// z^(-1/2) ~ sum_j weight_j / (z + pole_j) on the interval.
+struct Rule {
+  int count;
+  f64 root, highest;
+  double m;  // of the rule for [m, 1]
+  Mean agm;
+
+  SVMAX_DEVICE explicit Rule(const Interval& interval)
+      : root(sqrt(interval.highest)), highest(interval.highest), m(clamped(interval)), agm(m) {
+    const int most = pole_count(log(double(interval.highest / interval.lowest)));
+    count = most < kMostPoles ? most : kMostPoles;
+  }
+  SVMAX_DEVICE f64 pole(const Pole& at) const { return highest * f64(at.pole); }
+  SVMAX_DEVICE f64 weight(const Pole& at) const { return root * f64(at.weight); }
+
+ private:
+  SVMAX_DEVICE static double clamped(const Interval& interval) {
+    const double ratio = double(interval.lowest / interval.highest);
+    return ratio < 0.5 ? ratio : 0.5;  // the elliptic functions of m = 1 are none
+  }
 };
 
-// Poles thread, thread + threads, ... of `count`. For every pole the factors of (T + shift + pole)^(-1), from the
-// bottom up: ratio[i] couples i to i - 1, inverse[i] is the diagonal entry times the weight.
+struct PoleSums {
+  f64 root_trace, inverse_root_trace;  // this lane's part of tr(T^(1/2)) and tr(T^(-1/2)), of T + shift
+};
+
+// Two lanes a pole; `threads` of them, whole warps, work at once.
+SVMAX_DEVICE PoleSums sum_over_poles(const Shared<f64>& diagonal, const Shared<f64>& off, int n,
+                                     const Interval& interval, const Rule& rule, int thread, int threads) {
+  PoleSums sums{0, 0};
+  for (int first = 0; first < rule.count; first += threads / 2) {
+    const int j = first + thread / 2;
+    const Pole at = quadrature_pole(j < rule.count ? j : rule.count - 1, rule.count, rule.m, rule.agm);
+    const f64 pole = rule.pole(at), trace = inverse_trace(diagonal, off, n, interval.shift + pole).trace;
+    if (j >= rule.count || thread % 2 == 1) continue;
+    sums.root_trace = fma(rule.weight(at), fma(-pole, trace, f64(double(n))), sums.root_trace);
+    sums.inverse_root_trace = fma(rule.weight(at), trace, sums.inverse_root_trace);
+  }
+  return sums;
+}
+
+// For poles thread, thread + threads, ... the factors of (T + shift + pole)^(-1), from the bottom up: ratio[i] couples
+// i to i - 1, inverse[i] is the diagonal entry times the weight. Both [n, kPoleStride].
 //
 // The diagonal from g_i = 1 / q_i + r_i^2 g_(i-1), only positive terms; the textbook 1 / (q_i + e_i - t_i) cancels at
 // rank deficiency (ALGORITHM.md, trap 2: |P| came out as 220).
-SVMAX_DEVICE PoleSums factor_poles(const Shared<f64>& diagonal, const Shared<f64>& off, int n, const Interval& interval,
-                                   int count, int thread, int threads, Global<f64> ratio, Global<f64> inverse) {
-  PoleSums sums{0, 0};
-  const double ratio_of_ends = double(interval.lowest / interval.highest);
-  const double m = ratio_of_ends < 0.5 ? ratio_of_ends : 0.5;
-  const Mean agm(m);
-  const f64 root = sqrt(interval.highest);  // the rule is for [m, 1]
-  for (int j = thread; j < count; j += threads) {
-    const Pole at = quadrature_pole(j, count, m, agm);
-    const f64 pole = interval.highest * f64(at.pole), weight = root * f64(at.weight), shift = interval.shift + pole;
-    f64 reciprocal = 1 / (diagonal[n - 1] + shift), slope = 1, trace = reciprocal;
-    if (ratio != nullptr) inverse[(n - 1) * kPoleStride + j] = reciprocal;
-    for (int i = n - 2; i >= 0; --i) {
-      const f64 e = off[i], r = e * reciprocal;
-      slope = fma(r * r, slope, f64(1));
-      reciprocal = 1 / fma(-e, r, diagonal[i] + shift);
-      trace = fma(slope, reciprocal, trace);
-      if (ratio != nullptr) inverse[i * kPoleStride + j] = reciprocal;
+SVMAX_DEVICE void factor_poles(const Shared<f64>& diagonal, const Shared<f64>& off, int n, const Interval& interval,
+                               const Rule& rule, int thread, int threads, Global<f64> ratio, Global<f64> inverse) {
+  for (int j = thread; j < rule.count; j += threads) {
+    const Pole at = quadrature_pole(j, rule.count, rule.m, rule.agm);
+    const f64 shift = interval.shift + rule.pole(at), weight = rule.weight(at);
+    f64 reciprocal = 0;
+    for (int i = n - 1; i >= 0; --i) {
+      const f64 e = i < n - 1 ? f64(off[i]) : f64(0);
+      reciprocal = 1 / fma(-e, e * reciprocal, diagonal[i] + shift);
+      inverse[i * kPoleStride + j] = reciprocal;
     }
-    sums.root_trace = fma(weight, fma(-pole, trace, double(n)), sums.root_trace);
-    sums.inverse_root_trace = fma(weight, trace, sums.inverse_root_trace);
-    if (ratio == nullptr) continue;
     f64 g = 0;
 #pragma unroll 4
     for (int i = 0; i < n; ++i) {
@@ -97,7 +143,6 @@ SVMAX_DEVICE PoleSums factor_poles(const Shared<f64>& diagonal, const Shared<f64
       inverse[i * kPoleStride + j] = weight * g;
     }
   }
-  return sums;
 }
 
 }  // namespace svmax::cuda

@@ -34,7 +34,15 @@ struct SpectralOptions {
 constexpr double kMostLost = 0.05;
 
 // Numbers that one warp finds and its team reads.
-enum Scalars { kShift, kHighest, kLowest, kInverseTrace, kRootTrace, kInverseRootTrace = kRootTrace + 2, kScalars = 8 };
+enum Scalars {
+  kShift,
+  kHighest,
+  kLowest,
+  kInverseTrace,
+  kRootTrace,
+  kInverseRootTrace = kRootTrace + 8,
+  kScalars = 20
+};
 
 // One team's share of the block's shared memory.
 template <int N>
@@ -107,11 +115,12 @@ SVMAX_DEVICE f64 reduce(const SpectralOptions& options, int64_t matrix, const Tr
 template <int N>
 SVMAX_DEVICE f64 nuclear_norm(const SpectralOptions& options, int64_t matrix, const TridiagonalSpace<N>& t, f64 scale,
                               const Shared<f64>& scalars) {
-  constexpr int kThreads = Team<N>::kThreads, kPoleThreads = kThreads < 64 ? kThreads : 64;
-  const int n = options.gram.n, thread = Team<N>::thread();
+  constexpr bool kAlone = Team<N>::kWarps == 1;
+  constexpr int kThreads = Team<N>::kThreads, kHalf = kAlone ? kThreads : kThreads / 2;
+  const int n = options.gram.n, thread = Team<N>::thread(), warp = Team<N>::warp();
   const Factors& factors = options.factors;
-  // Only the first warps work, the others wait: two chains of n divisions are what this step takes.
-  if (Team<N>::warp() == 0) {
+  // Only the first warp works, the others wait: chains of divisions are what this step takes.
+  if (warp == 0) {
     const Interval interval = spectral_interval(t.diagonal, t.off, n);
     if (thread == 0) {
       scalars[kShift] = interval.shift;
@@ -122,24 +131,26 @@ SVMAX_DEVICE f64 nuclear_norm(const SpectralOptions& options, int64_t matrix, co
   }
   Team<N>::sync();
   const Interval interval{scalars[kShift], scalars[kHighest], scalars[kLowest], scalars[kInverseTrace]};
-  const int most = pole_count(log(double(interval.highest / interval.lowest)));
-  const int count = most < kMostPoles ? most : kMostPoles;
-  if (thread < kPoleThreads) {
-    const int64_t at = matrix * n * kPoleStride;
-    const PoleSums sums = factor_poles(t.diagonal, t.off, n, interval, count, thread, kPoleThreads,
-                                       factors.wanted() ? factors.ratio + at : factors.ratio,
-                                       factors.wanted() ? factors.inverse + at : factors.inverse);
-    const f64 root_trace = warp_sum(sums.root_trace), inverse_root_trace = warp_sum(sums.inverse_root_trace);
+  const Rule rule(interval);
+  // Half of the warps for the nuclear norm, the others for the factors; one warp does both.
+  if (thread < kHalf) {
+    const PoleSums sums = sum_over_poles(t.diagonal, t.off, n, interval, rule, thread, kHalf);
+    const f64 part = warp_sum(sums.root_trace), inverse_part = warp_sum(sums.inverse_root_trace);
     if (lane_index() == 0) {
-      scalars[kRootTrace + Team<N>::warp()] = root_trace;
-      scalars[kInverseRootTrace + Team<N>::warp()] = inverse_root_trace;
+      scalars[kRootTrace + warp] = part;
+      scalars[kInverseRootTrace + warp] = inverse_part;
     }
   }
+  if (factors.wanted() && (kAlone || thread >= kHalf)) {
+    const int64_t at = matrix * n * kPoleStride;
+    factor_poles(t.diagonal, t.off, n, interval, rule, kAlone ? thread : thread - kHalf, kHalf, factors.ratio + at,
+                 factors.inverse + at);
+  }
   Team<N>::sync();
-  f64 root_trace = scalars[kRootTrace], inverse_root_trace = scalars[kInverseRootTrace];
-  if constexpr (kPoleThreads > kWarp) {
-    root_trace = root_trace + scalars[kRootTrace + 1];
-    inverse_root_trace = inverse_root_trace + scalars[kInverseRootTrace + 1];
+  f64 root_trace = 0, inverse_root_trace = 0;
+  for (int w = 0; w < kHalf / kWarp; ++w) {
+    root_trace = root_trace + scalars[kRootTrace + w];
+    inverse_root_trace = inverse_root_trace + scalars[kInverseRootTrace + w];
   }
   f64 norm = sqrt(scale) * root_trace;
   if (!(0.5 * interval.shift * inverse_root_trace <= kErrorForEigenvalues * root_trace)) {
@@ -156,7 +167,7 @@ SVMAX_DEVICE f64 nuclear_norm(const SpectralOptions& options, int64_t matrix, co
   const bool fits = size < kFloatRange && size > 1 / kFloatRange && scale < kFloatRange && scale > 1 / kFloatRange;
   if (thread == 0) {
     const Global<f64> plan = factors.plan + matrix * Factors::kPlan;
-    plan[Factors::kCount] = f64(double(count));
+    plan[Factors::kCount] = f64(double(rule.count));
     plan[Factors::kFactor] = factor;
     plan[Factors::kPrecision] = f64(double(!fits || !(spread <= kSpreadForFloatProduct) ? kFloat64
                                            : spread <= kSpreadForFloatTransform         ? kFloat32
