@@ -51,13 +51,9 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
   const Global<const f64> w = options.weight + matrix * n * n;
   const Global<const f64> row_norms = rows.normalize ? options.row_norms + matrix * b : options.row_norms;
   const Global<const f64> mean = rows.center ? options.mean + matrix * d : options.mean;
-  const auto normalized = [&](int i, int j, f64 norm) {
-    const f64 value = rows.at(x, i, j);
-    return rows.normalize ? Normalizer(norm)(value) : value;
-  };
-  const auto embedding = [&](int i, int j, f64 norm) {
-    const f64 value = normalized(i, j, norm);
-    return rows.center ? value - mean[j] : value;
+  const auto normalized = [&](f64 value, f64 norm) { return rows.normalize ? Normalizer(norm)(value) : value; };
+  const auto embedding = [&](f64 value, int j, f64 norm) {
+    return rows.center ? normalized(value, norm) - mean[j] : normalized(value, norm);
   };
 
   const int first = int(blockIdx.x) * kRows, count = b - first < kRows ? b - first : kRows;
@@ -66,7 +62,7 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
   for (int at = thread; at < n * kRows; at += kBackwardThreads) {
     const int k = at % n, i = at / n;
     f64 value = 0;
-    if (i < count) value = tall ? embedding(first + i, k, norms[i]) : f64(w[int64_t(first + i) * n + k]);
+    if (i < count) value = tall ? embedding(rows.at(x, first + i, k), k, norms[i]) : f64(w[int64_t(first + i) * n + k]);
     left[k * kStride + i] = value;
     left32[k * kStride + i] = f32(value);
   }
@@ -79,12 +75,20 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
       const int terms = n - k0 < kChunk ? n - k0 : kChunk;
       // spectral.cuh has W be float32 numbers where float32 products are good enough. Never for float64 input.
       bool narrow = sizeof(scalar_t) < sizeof(double);
+      // All reads first, and none behind a branch, so that they overlap; see load_terms in gram.cuh.
+#pragma unroll
       for (int at = thread; at < kChunk * kBlockColumns; at += kBackwardThreads) {
         const int k = k0 + at / kBlockColumns, j = j0 + at % kBlockColumns;
-        f64 value = 0;
-        if (k < n && j < d)
-          value = tall ? f64(w[int64_t(k) * n + j]) : embedding(k, j, rows.normalize ? f64(row_norms[k]) : f64(1));
-        if (tall) narrow = narrow && f64(f32(value)) == value;
+        const int row = k < n ? k : n - 1, column = j < d ? j : d - 1;
+        right[at] = tall ? f64(w[int64_t(row) * n + column]) : rows.at(x, row, column);
+      }
+      for (int at = thread; at < kChunk * kBlockColumns; at += kBackwardThreads) {
+        const int k = k0 + at / kBlockColumns, j = j0 + at % kBlockColumns;
+        f64 value = k < n && j < d ? f64(right[at]) : f64(0);
+        if (tall)
+          narrow = narrow && f64(f32(value)) == value;
+        else if (k < n && j < d)
+          value = embedding(value, j, rows.normalize ? f64(row_norms[k]) : f64(1));
         right[at] = value;
         right32[at] = f32(value);
       }
@@ -128,13 +132,14 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
     const f64 norm = norms[i];
     f64 along = 0, factor = grad;
     if (rows.normalize) {
-      for (int j = lane_index(); j < d; j += kWarp) along = fma(g[i * d + j], normalized(first + i, j, norm), along);
+      for (int j = lane_index(); j < d; j += kWarp)
+        along = fma(g[i * d + j], normalized(rows.at(x, first + i, j), norm), along);
       along = warp_sum(along);
       factor = grad / norm;
     }
     for (int j = lane_index(); j < d; j += kWarp) {
       f64 value = g[i * d + j];
-      if (rows.normalize) value = fma(-along, normalized(first + i, j, norm), value);
+      if (rows.normalize) value = fma(-along, normalized(rows.at(x, first + i, j), norm), value);
       value = value * factor;
       // A zero row has no direction: its gradient is zero by contract. Written ==, so that a NaN norm makes it NaN.
       out[j] = from_f64<scalar_t>(rows.normalize && norm == 0 ? f64(0) : value);

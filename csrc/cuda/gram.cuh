@@ -30,18 +30,29 @@ template <typename scalar_t>
 SVMAX_DEVICE void load_terms(const Rows<scalar_t>& rows, Global<const scalar_t> x, bool tall, int64_t first,
                              int64_t begin, int count, const Shared<f64>& norms, Global<const f64> mean,
                              const Shared<f64>& terms) {
+  constexpr int kTogether = 4;
   const int64_t n = tall ? rows.d : rows.b;
-  for (int at = int(threadIdx.x); at < kGramDepth * kTile; at += kGramThreads) {
-    // Neighbouring lanes read neighbouring columns of X in both cases.
-    const int i = tall ? at % kTile : at / kGramDepth, k = tall ? at / kTile : at % kGramDepth;
-    f64 value = 0;
-    if (k < count && first + i < n) {
-      const int64_t row = tall ? begin + k : first + i, column = tall ? first + i : begin + k;
-      value = rows.at(x, row, column);
-      if (rows.normalize) value = Normalizer(norms[tall ? k : i])(value);
-      // Mean first, then products: G - b mean mean' cancels at collapse.
-      if (rows.center) value = value - mean[column];
+  // A few reads at a time before anything is done with them, and none behind a branch, so that they overlap: a division
+  // would keep the next one waiting. What lies outside is read from the nearest place inside, and not used.
+#pragma unroll 1
+  for (int at0 = int(threadIdx.x); at0 < kGramDepth * kTile; at0 += kTogether * kGramThreads) {
+#pragma unroll
+    for (int at = at0; at < at0 + kTogether * kGramThreads; at += kGramThreads) {
+      // Neighbouring lanes read neighbouring columns of X in both cases.
+      const int i = tall ? at % kTile : at / kGramDepth, k = tall ? at / kTile : at % kGramDepth;
+      const int64_t outer = first + i < n ? first + i : n - 1, inner = begin + (k < count ? k : count - 1);
+      const f64 value = rows.at(x, tall ? inner : outer, tall ? outer : inner);
+      terms[k * kTileRow + i] = k < count && first + i < n ? value : f64(0);
     }
+  }
+  if (!rows.normalize && !rows.center) return;
+  for (int at = int(threadIdx.x); at < kGramDepth * kTile; at += kGramThreads) {  // each thread its own ones again
+    const int i = tall ? at % kTile : at / kGramDepth, k = tall ? at / kTile : at % kGramDepth;
+    if (k >= count || first + i >= n) continue;
+    f64 value = terms[k * kTileRow + i];
+    if (rows.normalize) value = Normalizer(norms[tall ? k : i])(value);
+    // Mean first, then products: G - b mean mean' cancels at collapse.
+    if (rows.center) value = value - mean[tall ? first + i : begin + k];
     terms[k * kTileRow + i] = value;
   }
 }
