@@ -151,8 +151,8 @@ def spectral_chain(p: Problem, launch: Launch) -> Chain:
         row = Chain(arithmetic=n / 2 / WARP, shared=1) + WARP_SUM
         step = Chain(arithmetic=10 + 2 * warps, roots=1, divisions=1, shared=5) + row * (n / 2 / warps) + WARP_SUM
     load = Chain(arithmetic=p.splits + 6, l2=2)
-    # tr((T + shift)^-1), then that of every pole side by side, each from both ends of T; two lanes a pole. The factors of
-    # a gradient go through all of T, in warps of their own where a matrix has more than one.
+    # tr((T + shift)^-1), then that of every pole side by side, each from both ends of T; two lanes a pole. The factors
+    # of a gradient go through all of T, in warps of their own where a matrix has more than one.
     rounds = math.ceil(p.poles / 16) if alone else 1
     length = n / 2 * (1 + rounds) + (n if alone else n / 2) * p.gradient
     pivots = Chain(arithmetic=3, divisions=1) * length
