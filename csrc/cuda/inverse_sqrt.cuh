@@ -134,13 +134,22 @@ SVMAX_DEVICE void factor_poles(const Shared<f64>& diagonal, const Shared<f64>& o
       reciprocal = 1 / fma(-e, e * reciprocal, diagonal[i] + shift);
       inverse[i * kPoleStride + j] = reciprocal;
     }
+    constexpr int kTogether = 8;
     f64 g = 0;
-#pragma unroll 4
-    for (int i = 0; i < n; ++i) {
-      const f64 q = inverse[i * kPoleStride + j], r = i > 0 ? -(off[i - 1] * q) : f64(0);
-      g = fma(r * r, g, q);
-      ratio[i * kPoleStride + j] = r;
-      inverse[i * kPoleStride + j] = weight * g;
+    for (int first = 0; first < n; first += kTogether) {
+      // Read ahead: for all the compiler knows, a write to `ratio` could be to what is read next, which would wait.
+      f64 q[kTogether];
+#pragma unroll
+      for (int s = 0; s < kTogether; ++s) q[s] = inverse[(first + s < n ? first + s : n - 1) * kPoleStride + j];
+#pragma unroll
+      for (int s = 0; s < kTogether; ++s) {
+        const int i = first + s;
+        if (i >= n) continue;
+        const f64 r = i > 0 ? -(off[i - 1] * q[s]) : f64(0);
+        g = fma(r * r, g, q[s]);
+        ratio[i * kPoleStride + j] = r;
+        inverse[i * kPoleStride + j] = weight * g;
+      }
     }
   }
 }

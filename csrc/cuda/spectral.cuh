@@ -80,16 +80,38 @@ SVMAX_DEVICE f64 reduce(const SpectralOptions& options, int64_t matrix, const Tr
   const f64 factor = ldexp(f64(1), -exponent);
 
   if constexpr (L::kInRegisters) {
-    const auto scaled = [&](int i, int j) {
-      return i < n && j < n ? factor * options.gram.sum(gram, i * n + j) : f64(0);
-    };
-    f64 a[L::kRows][L::kColumns], row[L::kColumns];
+    // One part of the sums after the other for all entries, not one entry after the other, and rows in whole groups:
+    // then reads overlap. For a row beyond n the last one is read, and not used.
+    f64 a[L::kRows][L::kColumns] = {}, row[L::kColumns] = {};
+    constexpr int kTogether = 8;
+#pragma unroll 1
+    for (int s = 0; s < options.gram.splits; ++s) {
 #pragma unroll
-    for (int c = 0; c < L::kColumns; ++c) row[c] = scaled(n - 1, lane + kWarp * c);
+      for (int c = 0; c < L::kColumns; ++c) {
+        const int j = lane + kWarp * c;
+        if (j >= n) continue;
+        const Global<const f64> column = gram + int64_t(s) * n * n + j;
+        row[c] = row[c] + column[(n - 1) * n];
 #pragma unroll
-    for (int r = 0; r < L::kRows; ++r) {
+        for (int r0 = 0; r0 < L::kRows; r0 += kTogether) {
+          if (warp + L::kWarps * r0 >= n) continue;
+          f64 read[kTogether];
 #pragma unroll
-      for (int c = 0; c < L::kColumns; ++c) a[r][c] = scaled(warp + L::kWarps * r, lane + kWarp * c);
+          for (int q = 0; q < kTogether; ++q) {
+            const int i = warp + L::kWarps * (r0 + q);
+            read[q] = column[(i < n ? i : n - 1) * n];
+          }
+#pragma unroll
+          for (int q = 0; q < kTogether; ++q)
+            a[r0 + q][c] = a[r0 + q][c] + (warp + L::kWarps * (r0 + q) < n ? read[q] : f64(0));
+        }
+      }
+    }
+#pragma unroll
+    for (int c = 0; c < L::kColumns; ++c) {
+      row[c] = factor * row[c];
+#pragma unroll
+      for (int r = 0; r < L::kRows; ++r) a[r][c] = factor * a[r][c];
     }
     tridiagonalize<N>(a, row, n, t, reflectors);
   } else {
