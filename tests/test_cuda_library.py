@@ -72,8 +72,8 @@ def test_a_torch_without_cuda_is_told_so(library, monkeypatch):
 def test_a_missing_library_says_how_to_build_it(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert refusal(tmp_path / "_C_cuda.so") == (
-        "the CUDA kernels were not built; install the toolkit of CUDA 13 (nvcc) and build again:"
-        " pip install --no-build-isolation ."
+        "the CUDA kernels were not built; install the toolkit of CUDA 13 (nvcc) and build again"
+        " (pip install --no-build-isolation .)"
     )
 
 
@@ -81,7 +81,7 @@ def test_another_major_version_of_cuda_is_refused_before_loading(library, monkey
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     assert refusal(library) == (
         f"the CUDA kernels were built for CUDA 13.0, and torch {torch.__version__} for CUDA 12.8;"
-        " install the toolkit of CUDA 12 (nvcc) and build again: pip install --no-build-isolation ."
+        " install the toolkit of CUDA 12 (nvcc) and build again (pip install --no-build-isolation .)"
     )
 
 

@@ -66,7 +66,7 @@ def _load(library: Path) -> tuple[BuiltFor | None, str | None]:
     if torch.version.cuda is None:
         return None, f"torch {torch.__version__} is a build without CUDA"
     major = torch.version.cuda.partition(".")[0]
-    remedy = f"install the toolkit of CUDA {major} (nvcc) and build again: pip install --no-build-isolation ."
+    remedy = f"install the toolkit of CUDA {major} (nvcc) and build again (pip install --no-build-isolation .)"
     if not library.exists():
         return None, f"the CUDA kernels were not built; {remedy}"
     built = BuiltFor.read(library)
