@@ -78,6 +78,17 @@ def captured(call: Callable[[], object]) -> Callable[[], None]:
     return graph.replay
 
 
+def all_captured(calls: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+    """Those that could be captured; of the others a line says why, so that the rows of all cases are still written."""
+    graphs: dict[str, Callable[[], object]] = {}
+    for name, call in calls.items():
+        try:
+            graphs[name] = captured(call)
+        except RuntimeError as error:
+            print(f"{name}: no CUDA graph: {str(error).splitlines()[0]}", file=sys.stderr)
+    return graphs
+
+
 def call_of(provider: Provider, mode: str, x: Tensor) -> Callable[[], object]:
     return (lambda: provider.forward(x)) if mode == "forward" else step(provider, x)
 
@@ -126,7 +137,9 @@ def measure(
                 continue
             calls = {p: call_of(able[p], mode, x) for p in chosen}
             if name == "graph":
-                calls = {p: captured(call) for p, call in calls.items()}
+                calls = all_captured(calls)
+                if not calls:
+                    continue
             rounds = rounds_within(calls, seconds / len(MODES) / len(clocks), clock)
             timings = take_turns(calls, rounds=rounds, clock=clock)
             if name == "calls" and PEER in timings:

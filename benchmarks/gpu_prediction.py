@@ -133,7 +133,9 @@ def gram_chain(p: Problem, launch: Launch) -> Chain:
     terms, tall = max(p.b, p.d), p.b >= p.d
     pieces = math.ceil(math.ceil(terms / 64) / p.splits)
     norms = (Chain(arithmetic=p.d / WARP, roots=1, l2=1) + WARP_SUM) * (64 / launch.warps)  # of a warp, in turn
-    piece = Chain(arithmetic=66, divisions=1, l2=1, shared=2)
+    # A thread reads its eight numbers of a tile in groups of four, and divides for each; two tiles off the diagonal.
+    tiles = 2 if p.n > 32 else 1
+    piece = Chain(arithmetic=66, divisions=8 * tiles, l2=2 * tiles, shared=2)
     return (piece + norms) * pieces if tall else piece * pieces + norms
 
 
@@ -150,13 +152,14 @@ def spectral_chain(p: Problem, launch: Launch) -> Chain:
         # In shared memory: a warp takes one row after the other, half of the matrix on average.
         row = Chain(arithmetic=n / 2 / WARP, shared=1) + WARP_SUM
         step = Chain(arithmetic=10 + 2 * warps, roots=1, divisions=1, shared=5) + row * (n / 2 / warps) + WARP_SUM
-    load = Chain(arithmetic=p.splits + 6, l2=2)
+    reads = 9 if size == 128 else max(2, size / warps / 8 * columns)  # groups of eight numbers of a part, and the row
+    load = Chain(arithmetic=p.splits + 6, l2=1 + reads * p.splits)
     # tr((T + shift)^-1), then that of every pole side by side, each from both ends of T; two lanes a pole. The factors
     # of a gradient go through all of T, in warps of their own where a matrix has more than one.
     rounds = math.ceil(p.poles / 16) if alone else 1
     length = n / 2 * (1 + rounds) + (n if alone else n / 2) * p.gradient
     pivots = Chain(arithmetic=3, divisions=1) * length
-    factors = Chain(arithmetic=2, l2=0.25) * n if p.gradient else Chain()
+    factors = Chain(arithmetic=2, l2=0.125) * n if p.gradient else Chain()
     return load + step * n + pivots + factors + Chain(exponentials=1, cycles=constant("quadrature"))
 
 
@@ -172,7 +175,7 @@ def transform_chain(p: Problem, launch: Launch) -> Chain:
 
 
 def backward_chain(p: Problem, launch: Launch) -> Chain:
-    chunk = Chain(arithmetic=17, l2=1, shared=2)
+    chunk = Chain(arithmetic=17, l2=2, shared=2)
     rows_a_warp = 4 if p.d <= 32 else 1  # narrow matrices have more rows a block
     projection = (Chain(arithmetic=2, shared=2) * (p.d / WARP) + WARP_SUM) * rows_a_warp
     return Chain(divisions=2, l2=3) + chunk * (math.ceil(p.d / 128) * math.ceil(p.n / 16)) + projection

@@ -34,14 +34,14 @@ inline void check_grad(const char* op, const Tensor& grad, int64_t matrices, int
   STD_TORCH_CHECK(grad.numel() == matrices * each &&
                       (grad.scalar_type() == ScalarType::Float || grad.scalar_type() == ScalarType::Double),
                   "svmax::", op, ": grad must be float32 or float64 with ", each, " numbers a matrix, got ",
-                  grad.numel(), " for ", matrices, " matrices");
+                  grad.numel(), " for ", matrices, " matrices, of ", grad.element_size(), " bytes each");
 }
 
 // `t` holds `each` float64 numbers, contiguous, for each of the batch's matrices.
 inline void check_kept(const char* op, const char* name, const Tensor& t, int64_t matrices, int64_t each) {
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double && t.numel() == matrices * each, "svmax::", op, ": ", name,
                   " must be float64 with ", each, " numbers a matrix, as the forward op returned it; got ", t.numel(),
-                  " for ", matrices, " matrices");
+                  " for ", matrices, " matrices, of ", t.element_size(), " bytes each");
 }
 
 // Kernels read pointers: a tensor on another device than x's would be read as garbage, or end the process.

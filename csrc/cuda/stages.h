@@ -187,7 +187,8 @@ inline void launch_singular_values(const Device& device, const Tensor& like, Spe
 // ---- backward
 
 inline bool fits_backward(const Device& device, const Matrices& in) {
-  return in.n <= kMostInBackward && backward_shared_bytes<128>(in.n, in.d) <= device.most_shared_bytes();
+  return in.n <= kMostInBackward && in.b < (int64_t(1) << 31) &&
+         backward_shared_bytes<128>(in.n, in.d) <= device.most_shared_bytes();
 }
 
 // grad: one number a matrix; dx [.., b, d] contiguous.
