@@ -8,7 +8,7 @@ import torch
 import truth
 
 pytestmark = pytest.mark.usefixtures("kernels")
-SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 128, 255, 256, 300, 512]
+SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 128, 150, 255, 256, 300, 512]
 
 
 def spectral(gram: np.ndarray, need_inverse_sqrt: bool = True) -> tuple[np.ndarray, np.ndarray]:
