@@ -50,7 +50,7 @@ void forward_and_backward(int64_t matrices, int64_t b, int64_t d, int32_t dtype,
 
 void all_kernels() {
   // Each template of the spectral stage once, in registers, shared and global memory.
-  for (const int64_t n : {5, 24, 40, 70, 129}) {
+  for (const int64_t n : {5, 24, 40, 70, 129, 170}) {
     forward_and_backward(1, n + 3, n, aoti_torch_dtype_float32(), false);
   }
   forward_and_backward(6, 9, 12, aoti_torch_dtype_bfloat16(), false);
