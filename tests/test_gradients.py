@@ -190,6 +190,8 @@ def test_a_zero_row_gets_a_zero_gradient(backend, shape, dtype, center):
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("name", truth.spectra())
 def test_gradient_is_finite_on_every_spectrum(backend, name, dtype):
+    if backend == "host" and dtype in truth.HALF:
+        pytest.skip("seconds a case on the emulator, and the same kernels as for float32 once a row is read")
     x = truth.tensor(truth.spectra()[name]).to(dtype)
     for matrix in (x, x.mT):
         for options in truth.OPTIONS.values():
