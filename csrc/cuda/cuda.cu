@@ -13,10 +13,6 @@
 namespace svmax::cuda {
 namespace {
 
-Parts parts_of(const Tensor& partial, const GramPlan& plan) {
-  return {global<const f64>(partial), int(plan.splits), int(plan.n)};
-}
-
 std::tuple<Tensor, Tensor> gram_cuda(const Tensor x_, bool normalize, bool center) {
   check_matrices("gram", "x", x_);
   const Tensor x = walkable(x_, 2);
@@ -27,8 +23,7 @@ std::tuple<Tensor, Tensor> gram_cuda(const Tensor x_, bool normalize, bool cente
   const GramPlan plan(in.b, in.d);
   for_each_group(in.batch.count, plan.bytes(), [&](int64_t first, int64_t m) {
     const Tensor partial = launch_gram(device, in, x, row_norms, plan, first, m);
-    SVMAX_LAUNCH(device, sum_kernel, Grid{(in.n * in.n + kSumThreads - 1) / kSumThreads, m}, kSumThreads, 0,
-                 parts_of(partial, plan), global<f64>(gram) + first * in.n * in.n);
+    launch_sum(device, partial, plan, m, global<f64>(gram) + first * in.n * in.n);
   });
   return {gram, row_norms};
 }
@@ -126,9 +121,7 @@ std::tuple<Tensor, Tensor, Tensor> singular_values_cuda(const Tensor x_, bool no
   const GramPlan plan(in.b, in.d);
   for_each_group(in.batch.count, plan.bytes() + n * n * int64_t(sizeof(double)), [&](int64_t first, int64_t m) {
     const Tensor partial = launch_gram(device, in, x, row_norms, plan, first, m);
-    if (need_gradient)
-      SVMAX_LAUNCH(device, sum_kernel, Grid{(n * n + kSumThreads - 1) / kSumThreads, m}, kSumThreads, 0,
-                   parts_of(partial, plan), global<f64>(gram) + first * n * n);
+    if (need_gradient) launch_sum(device, partial, plan, m, global<f64>(gram) + first * n * n);
     SpectralOptions options{};
     options.gram = parts_of(partial, plan);
     options.matrices = int(m);

@@ -60,12 +60,7 @@ SVMAX_DEVICE InverseTrace inverse_trace(const Shared<f64>& diagonal, const Share
 
 SVMAX_DEVICE Interval spectral_interval(const Shared<f64>& diagonal, const Shared<f64>& off, int n) {
   constexpr double kEps = 2.220446049250313e-16;
-  f64 reach = 0;  // Gershgorin
-  for (int i = lane_index(); i < n; i += kWarp) {
-    const f64 sum = fabs(diagonal[i]) + fabs(off[i]) + (i > 0 ? fabs(off[i - 1]) : f64(0));
-    reach = larger_or_nan(reach, sum);
-  }
-  reach = warp_max(reach);
+  const f64 reach = gershgorin(diagonal, off, n);
   // Makes T positive definite against the rounding of the stages before, so that |P| <= 1 + 1e-8 always. With n eps
   // instead of 4 eps the nuclear norm is wrong by 3e-6 at collapse (ALGORITHM.md, trap 3).
   const f64 shift = 4 * kEps * reach;

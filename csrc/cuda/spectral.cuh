@@ -245,12 +245,7 @@ singular_values_kernel(SpectralOptions options, Global<f32> values) {
   const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options), options.factors.reflectors);
   f64 norm = scale;
   if (scale > 0) {
-    f64 highest = 0;
-    for (int i = lane_index(); i < n; i += kWarp) {
-      const f64 sum = fabs(t.diagonal[i]) + fabs(t.off[i]) + (i > 0 ? fabs(t.off[i - 1]) : f64(0));
-      if (sum > highest) highest = sum;
-    }
-    tridiagonal_eigenvalues<N>(t.diagonal, t.off, n, warp_max(highest), t.p, t.row);
+    tridiagonal_eigenvalues<N>(t.diagonal, t.off, n, gershgorin(t.diagonal, t.off, n), t.p, t.row);
     norm = roots_of_eigenvalues<N>(t.row, n, scale);
   }
   if (options.nuclear_norm != nullptr && Team<N>::thread() == 0) options.nuclear_norm[matrix] = norm;

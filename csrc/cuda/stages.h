@@ -116,6 +116,17 @@ inline Tensor launch_gram(const Device& device, const Matrices& in, const Tensor
   return partial;
 }
 
+inline Parts parts_of(const Tensor& partial, const GramPlan& plan) {
+  return {global<const f64>(partial), int(plan.splits), int(plan.n)};
+}
+
+// The Gram matrices [count, n, n] themselves.
+inline void launch_sum(const Device& device, const Tensor& partial, const GramPlan& plan, int64_t count,
+                       Global<f64> gram) {
+  SVMAX_LAUNCH(device, sum_kernel, Grid{(plan.n * plan.n + kSumThreads - 1) / kSumThreads, count}, kSumThreads, 0,
+               parts_of(partial, plan), gram);
+}
+
 // ---- spectral
 
 inline int64_t padded(int64_t n) {
