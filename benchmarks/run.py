@@ -67,9 +67,7 @@ def measure(case: Case, threads: int, rounds: int) -> list[dict[str, Any]]:
                     "mode": mode,
                     "threads": threads,
                     "provider": provider,
-                    "median_ms": round(timing.median * 1e3, 5),
-                    "p20_ms": round(timing.p20 * 1e3, 5),
-                    "p80_ms": round(timing.p80 * 1e3, 5),
+                    **timing.columns(),
                     "ratio": round(timings[PEER].median / timing.median, 2),
                     "error": float(f"{found[provider][mode != 'forward']:.1e}"),
                 }

@@ -17,6 +17,10 @@ class Timing(NamedTuple):
     p20: float
     p80: float
 
+    def columns(self) -> dict[str, float]:
+        """As the rows of benchmarks/results have it, in milliseconds."""
+        return {f"{name}_ms": round(seconds * 1e3, 5) for name, seconds in self._asdict().items()}
+
 
 def wall_clock(call: Callable[[], object], repeats: int) -> float:
     """Seconds a call, of ``repeats`` in a row."""
