@@ -32,7 +32,8 @@ _SECTIONS = {"command", "fixed", "vary"}
 class SweepConfig:
     """Run every combination of a study, skipping what is finished and going on with what was cut off; then the report.
 
-    A study is a YAML file: command (retrieval), fixed (options common to all runs), vary (options, each with a list).
+    A study is a YAML file: command (retrieval), fixed (options common to all runs), vary (options, each with a list, or
+    names, each with the options that it stands for).
     """
 
     study: Annotated[Path, tyro.conf.Positional]
@@ -82,13 +83,17 @@ def read_study(path: Path, out: Path) -> tuple[str, list[Any]]:
     if not isinstance(study, dict) or not set(study) <= _SECTIONS or study.get("command") not in RUNS:
         raise UserError(f"the study {path} must have command ({', '.join(RUNS)}), fixed and vary, and nothing else.")
     fixed, vary = study.get("fixed") or {}, study.get("vary") or {}
-    if not isinstance(fixed, dict) or not isinstance(vary, dict) or not all(isinstance(v, list) for v in vary.values()):
-        raise UserError(f"the study {path}: fixed must map options to values, vary options to lists of values.")
+    if not isinstance(fixed, dict) or not isinstance(vary, dict) or not all(map(_is_choice, vary.values())):
+        raise UserError(
+            f"the study {path}: fixed must map options to values, vary options to lists of values, or names to options."
+        )
+    choices = [_choices(option, values) for option, values in vary.items()]
     runs = []
-    for values in itertools.product(*vary.values()):
-        parts = [v if isinstance(v, str) else f"{option}{v}" for option, v in zip(vary, values, strict=True)]
-        name = "-".join(parts) or "run"
-        options = {**fixed, **dict(zip(vary, values, strict=True)), "out": out / name}
+    for combination in itertools.product(*choices):
+        name = "-".join(name for name, _ in combination) or "run"
+        options = {**fixed, "out": out / name}
+        for _, chosen in combination:
+            options |= chosen
         try:
             run = parse(RUNS[study["command"]], study["command"], _flags(options))
             run.check()
@@ -96,6 +101,18 @@ def read_study(path: Path, out: Path) -> tuple[str, list[Any]]:
             raise UserError(f"the study {path}, run {name}: {error}") from error
         runs.append(run)
     return study["command"], runs
+
+
+def _is_choice(values: Any) -> bool:
+    """A list of values, or a mapping of names to options."""
+    return isinstance(values, list) or (isinstance(values, dict) and all(isinstance(v, dict) for v in values.values()))
+
+
+def _choices(option: str, values: list[Any] | dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """What a run may take of one entry of vary: a part of the run's name, and its options."""
+    if isinstance(values, dict):
+        return list(values.items())
+    return [(value if isinstance(value, str) else f"{option}{value}", {option: value}) for value in values]
 
 
 def _flags(options: dict[str, Any]) -> list[str]:

@@ -196,3 +196,17 @@ def test_report_refusals(svmax, tmp_path):
     assert "a: nothing evaluated yet, left out" in outcome.out
     (tmp_path / "a" / "config.json").write_text("{}")
     assert svmax("report", tmp_path).err.startswith(f"svmax report: the run in {tmp_path / 'a'} cannot be read: ")
+
+
+def test_names_stand_for_options(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "command: retrieval\n"
+        "vary:\n"
+        "  seed: [3, 4]\n"
+        "  form:\n"
+        "    plain: {regularizer: none}\n"
+        "    centred: {regularizer: svmax, center: true}\n"
+    )
+    _, runs = read_study(tmp_path / "study.yaml", tmp_path)
+    assert [run.out.name for run in runs] == ["seed3-plain", "seed3-centred", "seed4-plain", "seed4-centred"]
+    assert [(run.seed, run.regularizer, run.center) for run in runs[1:3]] == [(3, "svmax", True), (4, "none", False)]
