@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from svmax_ops import spectrum
 from svmax_ops.runs.retrieval import evaluation
 from svmax_ops.runs.retrieval.data.pictures import GreyPictures
+from svmax_ops.runs.retrieval.embedding import embed
 from svmax_ops.runs.retrieval.models import SmallNetwork
 
 
@@ -85,9 +86,9 @@ def test_embedding_uses_running_statistics_and_changes_nothing():
     network: nn.Module = SmallNetwork(pictures.shape, 8)
     network(pictures.batch(torch.arange(50)))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    embeddings = evaluation.embed(network, pictures)
+    embeddings = embed(network, pictures)
     assert network.training
     assert all(value.equal(before[name]) for name, value in network.state_dict().items())
-    alone = evaluation.embed(network, GreyPictures(pictures.pixels[:1], pictures.labels[:1]))
+    alone = embed(network, GreyPictures(pictures.pixels[:1], pictures.labels[:1]))
     torch.testing.assert_close(embeddings[:1], alone)  # no picture changes another's embedding
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(50))

@@ -129,7 +129,7 @@ def finished_run(folder: Path, recall: float, **config: Any) -> None:
     """A run folder as training leaves it, with known numbers."""
     folder.mkdir(parents=True)
     full = RetrievalConfig(**config)
-    values = {"svmax_weight": full.lambda_, "root": None}
+    values = {"svmax_weight": full.resolved().svmax_weight, "root": None}
     fields = {n: getattr(full, n) for n in full.__dataclass_fields__ if n not in ("out", "resume")} | values
     (folder / "config.json").write_text(json.dumps({"command": "svmax retrieval", "config": fields, **environment()}))
     measures = {"recall_at_8": 0.9, "nmi": 0.5, "spread": 0.7, "effective_rank": 3.0}

@@ -20,7 +20,8 @@ from svmax_ops.runs.harness import read_checkpoint
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data import DATASETS
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData
-from svmax_ops.runs.retrieval.evaluation import batch_spectrum, embed
+from svmax_ops.runs.retrieval.embedding import embed
+from svmax_ops.runs.retrieval.evaluation import batch_spectrum
 from svmax_ops.runs.retrieval.losses import LOSSES
 from svmax_ops.runs.retrieval.models import SmallNetwork
 from svmax_ops.runs.retrieval.training import Training, learning_rate

@@ -5,11 +5,36 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import torch
 
 import svmax_ops
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.losses import LOSSES
+
+
+class Defaults(NamedTuple):
+    """What a field that is None stands for; it depends on the data set."""
+
+    network: str = "googlenet"
+    weights: str = "imagenet"
+    dim: int = 128
+    lr: float = 0.01
+    iterations: int = 5000
+    evaluate_every: int = 500
+
+
+_STAND_IN = Defaults("small", "none", dim=64, lr=0.1, iterations=600, evaluate_every=100)
+DEFAULTS = {
+    "strokes": _STAND_IN,
+    "fonts": _STAND_IN,
+    "cub200": Defaults(),
+    "cars196": Defaults(),
+    "sop": Defaults(iterations=20000, evaluate_every=2000),
+    "folder": Defaults(),
+}
+"""The data sets; all but the stand-ins for them have the paper's settings (section 4)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,19 +42,34 @@ class RetrievalConfig:
     """Train an embedding network with a ranking loss, without or with SVMax, and evaluate it on unseen classes.
 
     "Paper" is Taha et al., "SVMax: A Feature Embedding Regularizer"; where a default differs from it, the help says so.
+    Under torchrun the batch is shared out among the processes: data-parallel training with the loss of the whole batch.
     """
 
-    dataset: Literal["strokes", "fonts"] = "strokes"
-    """strokes: 200 invented characters x 40 drawings, made from a seed. fonts: --root is a folder of .ttf and .otf
-    files, class = typeface, 60 pictures of two letters each. Half of the classes train, half test. Neither is the
-    paper's."""
+    dataset: Literal["strokes", "fonts", "cub200", "cars196", "sop", "folder"] = "strokes"
+    """cub200, cars196, sop: CUB-200-2011, CARS196 and Stanford Online Products, the paper's. folder: a folder for each
+    class, or a CSV file (path,class,split). strokes: 200 invented characters x 40 drawings, made from a seed. fonts:
+    --root is a folder of .ttf and .otf files, class = typeface, 60 pictures of two letters each; neither is the
+    paper's. Where the data set names no split, half of the classes train and half test."""
     root: Path | None = None
-    """Folder of the data; needed by fonts (on Debian: apt install fonts-aenigma, /usr/share/fonts/truetype/aenigma)."""
+    """The data set's folder as it was unpacked (folder: or the CSV file); strokes needs none. For fonts on Debian: apt
+    install fonts-aenigma, /usr/share/fonts/truetype/aenigma."""
+    check_counts: bool = True
+    """Compare the numbers of classes and images with the published ones. --no-check-counts for a part of a data set."""
     jitter: Literal["mild", "medium", "strong"] = "medium"
-    """How much two pictures of a class differ by rotation, scale, shear and shift. Not in the paper."""
+    """strokes and fonts: how much two pictures of a class differ by rotation, scale, shear and shift. Not in the
+    paper."""
+    network: str | None = None
+    """googlenet, resnet50 or mobilenet_v2 (paper, sections 4.1 and 4.3), any other of torchvision's or timm's, or
+    small: four convolutions. None: googlenet; for strokes and fonts small."""
+    weights: str | None = None
+    """imagenet: pretrained (paper, section 4). none: random. Otherwise a file of a state_dict. None: imagenet; for
+    strokes and fonts none."""
     loss: Literal["contrastive", "triplet", "npair", "angular"] = "contrastive"
     """Ranking loss: contrastive (paper, eq. 6, margin 1), triplet (paper, eq. 5 on the hardest positive and negative,
     margin 0.2), npair, angular (45 degrees) (paper, section 4.1)."""
+    npair_l2: float | None = None
+    """None: N-pair on the unit circle, as the paper runs it. A number: on raw activations, plus that times their mean
+    squared norm, as Sohn (2016) proposed it (there 0.02)."""
     regularizer: Literal["none", "svmax", "spread-out"] = "svmax"
     """none: the paper's vanilla. svmax: eq. 4. spread-out: Zhang et al. (2017), the paper's other baseline."""
     svmax_weight: float | None = None
@@ -41,25 +81,36 @@ class RetrievalConfig:
     """True: eq. 4, as in all of the paper's retrieval runs. --no-bounded makes it False: eq. 1."""
     center: bool = False
     """Subtract the mean embedding before SVMax. Not in the paper."""
-    lr: float = 0.1
-    """Learning rate, constant for half of the iterations, then linear to 1e-7. The paper's is 0.01, 0.001 or 0.0001 for
-    pretrained networks; 0.1 is as large for this network, trained from scratch, as 0.01 is there."""
+    lr: float | None = None
+    """Learning rate, constant for half of the iterations, then linear to 1e-7 (paper, section 4: 0.01, 0.001 or
+    0.0001). None: 0.01; for strokes and fonts 0.1, which is as large for a network trained from scratch."""
     momentum: float = 0.9
     """Of SGD (paper, section 4: 0.9)."""
-    iterations: int = 600
-    """K, the number of batches trained on (paper, section 4: 5000, Stanford Online Products 20000)."""
+    iterations: int | None = None
+    """K, the number of batches trained on. None: 5000, sop 20000 (paper, section 4); strokes and fonts 600."""
     batch_size: int = 144
-    """b = p classes x l pictures (paper, section 4: 144). l is 4 for contrastive, 6 for triplet, 2 for npair
-    and angular."""
-    dim: int = 64
-    """d, the dimensions of an embedding (paper, section 4: 128; its figure 5 also has 64)."""
+    """b = p classes x l pictures (paper, section 4: 144; its figure 5 also 72 and 288), of all processes together. l is
+    4 for contrastive, 6 for triplet, 2 for npair and angular."""
+    dim: int | None = None
+    """d, the dimensions of an embedding. None: 128 (paper, section 4; its figure 5 also 64 and 256); strokes and fonts
+    64."""
     seed: int = 0
-    """Of the network's initial weights and of the batches. The pictures and the split into classes have their own,
-    fixed one."""
+    """Of the network's initial weights, of the batches, and of the crops and flips. The pictures of strokes and fonts
+    and the split into classes have their own, fixed one."""
     backend: Literal["auto", "cpu", "cuda", "triton", "reference"] = "auto"
     """What computes SVMax and the spectra; "svmax info" lists what is available."""
-    evaluate_every: int = 100
-    """Iterations between evaluations on the test classes; the last iteration is always evaluated."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What the network runs on. auto: the GPU where there is one."""
+    autocast: Literal["none", "bfloat16", "float16"] = "none"
+    """Half precision for the network; the losses stay in float32. float16 scales its gradients. Not in the paper."""
+    channels_last: bool = False
+    """Keep the channels of a pixel side by side, which is faster for most networks."""
+    workers: int = 2
+    """Processes that read and decode images, each process of torchrun its own; 0 to read in the training process.
+    strokes and fonts lie in memory and need none."""
+    evaluate_every: int | None = None
+    """Iterations between evaluations on the test classes; the last iteration is always evaluated. None: 500, sop 2000;
+    strokes and fonts 100."""
     log_every: int = 10
     """Iterations between lines of metrics.jsonl."""
     checkpoint_every: int = 100
@@ -69,15 +120,16 @@ class RetrievalConfig:
     resume: bool = False
     """Go on, bit for bit, from the checkpoint in --out."""
 
-    @property
-    def lambda_(self) -> float:
-        """``svmax_weight`` with None resolved."""
-        return LOSSES[self.loss].svmax_weight if self.svmax_weight is None else self.svmax_weight
+    def resolved(self) -> RetrievalConfig:
+        """With every None that stands for a value replaced by it."""
+        stands_for = {**DEFAULTS[self.dataset]._asdict(), "svmax_weight": LOSSES[self.loss].svmax_weight}
+        missing = {name: value for name, value in stands_for.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
     @property
     def weight(self) -> float:
-        """What the chosen regularizer is multiplied by."""
-        return self.spread_out_weight if self.regularizer == "spread-out" else self.lambda_
+        """What the chosen regularizer is multiplied by; of a resolved configuration."""
+        return self.spread_out_weight if self.regularizer == "spread-out" else self.svmax_weight
 
     def check(self) -> None:
         """Refuse values that cannot be run, before anything is read or written.
@@ -85,23 +137,28 @@ class RetrievalConfig:
         Raises:
             UserError: with the flag, what was given and what is accepted.
         """
+        values = self.resolved()
         for name in ("iterations", "evaluate_every", "log_every", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(0 < self.lr < math.inf, "lr", self.lr, "a positive number")
+            _require(getattr(values, name) >= 1, name, getattr(values, name), "at least 1")
+        _require(0 < values.lr < math.inf, "lr", values.lr, "a positive number")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        for name in ("svmax_weight", "spread_out_weight"):
+        for name in ("svmax_weight", "spread_out_weight", "npair_l2"):
             value = getattr(self, name)
             _require(value is None or 0 <= value < math.inf, name, value, "zero or a positive number")
-        _require(self.dim >= 2, "dim", self.dim, "at least 2: with one direction there is nothing to spread over")
+        _require(self.npair_l2 is None or self.loss == "npair", "npair_l2", self.npair_l2, "left out without N-pair")
+        _require(values.dim >= 2, "dim", values.dim, "at least 2: with one direction there is nothing to spread over")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2^32)")
+        _require(self.workers >= 0, "workers", self.workers, "zero or a positive number")
         l = LOSSES[self.loss].samples_per_class  # noqa: E741 - the paper's letter
         fits = self.batch_size % l == 0 and self.batch_size >= 2 * l
         rule = f"a multiple of {l} and at least {2 * l}: {self.loss} takes p classes x {l} pictures, p >= 2"
         _require(fits, "batch_size", self.batch_size, rule)
-        _require(self.dataset == "fonts" or self.root is None, "root", self.root, "left out: strokes reads no files")
+        _require(self.dataset != "strokes" or self.root is None, "root", self.root, "left out: strokes reads no files")
         state = "ok" if self.backend == "auto" else svmax_ops.available_backends()[self.backend]
         if state != "ok":
             raise UserError(f"--backend {self.backend} is not available: {state}.")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"--device cuda is not available: torch {torch.__version__} sees no GPU here.")
 
 
 def _require(condition: bool, name: str, value: object, accepted: str) -> None:

@@ -10,25 +10,13 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from svmax_ops import spectrum
 from svmax_ops.runs.retrieval.data.pictures import Pictures
 
 _CHUNK = 1024  # queries at a time: 1024 x n float64 distances
 _ORDER_SEED = 0  # of the test batches and of k-means: the same for every run, so that runs compare
-
-
-@torch.no_grad()
-def embed(network: nn.Module, pictures: Pictures) -> Tensor:
-    """Unit-length embeddings ``[n, d]`` of all pictures, BatchNorm with its running statistics."""
-    training = network.training
-    network.eval()
-    chunks = torch.arange(len(pictures.labels)).split(_CHUNK)
-    embeddings = torch.cat([F.normalize(network(pictures.batch(chunk))) for chunk in chunks])
-    network.train(training)
-    return embeddings
 
 
 def raw_pixels(pictures: Pictures) -> Tensor:

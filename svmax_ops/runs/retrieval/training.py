@@ -19,13 +19,15 @@ from svmax_ops.runs.retrieval import cost, figures
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data import DATASETS
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData
-from svmax_ops.runs.retrieval.evaluation import chance_recalls, embed, evaluate, raw_pixels
+from svmax_ops.runs.retrieval.embedding import embed
+from svmax_ops.runs.retrieval.evaluation import chance_recalls, evaluate, raw_pixels
 from svmax_ops.runs.retrieval.losses import LOSSES
 from svmax_ops.runs.retrieval.models import SmallNetwork
 from svmax_ops.runs.retrieval.regularizers import regularizer
 from svmax_ops.runs.retrieval.samplers import ClassBatches
 
 _LAST_LR = 1e-7  # paper, section 4
+_NOT_KEPT = ("out", "resume", "workers")  # what may differ when a run goes on
 
 
 def run(config: RetrievalConfig) -> None:
@@ -36,9 +38,9 @@ def run(config: RetrievalConfig) -> None:
         Stopped: SIGINT or SIGTERM; a checkpoint was written.
     """
     config.check()
-    kept = {name: value for name, value in plain_values(config).items() if name not in ("out", "resume")}
-    kept["svmax_weight"] = config.lambda_
     command = as_command("retrieval", dataclasses.replace(config, resume=False))
+    config = config.resolved()
+    kept = {name: value for name, value in plain_values(config).items() if name not in _NOT_KEPT}
     with Signals() as signals, use_backend(config.backend):
         data = DATASETS[config.dataset](config)
         training = Training(config, data)  # before the folder: a configuration that does not fit leaves no trace
@@ -55,6 +57,7 @@ class Training:
     """Everything that changes from step to step, and the step."""
 
     def __init__(self, config: RetrievalConfig, data: RetrievalData) -> None:
+        config = config.resolved()
         self.config, self.data = config, data
         torch.manual_seed(config.seed)  # the initial weights
         self.network: nn.Module = SmallNetwork(data.train.shape, config.dim)

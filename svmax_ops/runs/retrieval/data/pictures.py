@@ -20,8 +20,18 @@ class Pictures(Protocol):
     shape: tuple[int, int, int]
     """(channels, height, width) of a picture."""
 
-    def batch(self, indices: Tensor) -> Tensor:
-        """float32 ``[len(indices), *shape]``, as the network takes them."""
+    def batch(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
+        """The pictures as the network takes them.
+
+        Args:
+            indices: int64 ``[k]``.
+            draws: int64 ``[k]``, for each picture the seed of its random crop and flip, where the data set has such.
+                None: as for testing, without chance.
+        Returns:
+            float32 ``[k, *shape]``.
+        Raises:
+            UserError: a picture that cannot be read; names the file.
+        """
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,13 @@ class RetrievalData:
     """Of other classes than ``train``."""
     notes: tuple[str, ...] = ()
     """What the user should know, for example which files were left out."""
+    recall_at: tuple[int, ...] = (1, 2, 4, 8)
+    """The K of the R@K that this data set is judged by."""
 
 
 @dataclass(frozen=True)
 class GreyPictures:
-    """Pictures held in memory: uint8 ``[n, height, width]``."""
+    """Pictures held in memory: uint8 ``[n, height, width]``; trained on as they are, so ``draws`` changes nothing."""
 
     pixels: Tensor
     labels: Tensor
@@ -44,7 +56,7 @@ class GreyPictures:
     def shape(self) -> tuple[int, int, int]:
         return 1, self.pixels.shape[1], self.pixels.shape[2]
 
-    def batch(self, indices: Tensor) -> Tensor:
+    def batch(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
         return self.pixels[indices, None].float() / 255
 
 
