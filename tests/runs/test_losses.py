@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from pytorch_metric_learning.distances import LpDistance
@@ -14,7 +15,8 @@ from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 from torch.nn import functional as F
 
-from svmax_ops.runs.retrieval.losses import LOSSES, pairs, triplet_loss
+from svmax_ops.runs.retrieval.config import RetrievalConfig
+from svmax_ops.runs.retrieval.losses import LOSSES, pairs, ranking_loss, triplet_loss
 from svmax_ops.runs.retrieval.regularizers import random_negatives, spread_out_loss
 
 
@@ -84,6 +86,32 @@ def test_npair_of_the_library_is_the_formula():
         own = (x[a] @ x[a + 1]).item()
         terms.append(math.log(sum(math.exp(s - own) for s in similarity)))  # the positive itself gives the 1
     assert LOSSES["npair"].build()(x, y).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
+
+
+def sohn(anchors: np.ndarray, positives: np.ndarray, l2: float) -> float:
+    """Sohn (2016): mean over i of log(1 + sum over j != i of exp(a_i.p_j - a_i.p_i)), and the L2 term."""
+    total = 0.0
+    for i, anchor in enumerate(anchors):
+        negatives = np.delete(positives, i, axis=0)
+        total += np.log1p(np.exp(negatives @ anchor - positives[i] @ anchor).sum())
+    rows = np.concatenate([anchors, positives])
+    return total / len(anchors) + l2 * np.square(rows).sum(1).mean()
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.02, 0.5])
+def test_npair_with_an_l2_term_is_sohns_on_raw_activations(l2: float):
+    x, y = batch("npair")
+    x = x * torch.linspace(0.5, 3, len(x), dtype=x.dtype)[:, None]  # norms that count
+    actual = ranking_loss(RetrievalConfig(loss="npair", npair_l2=l2))(x, y).item()
+    assert actual == pytest.approx(sohn(x[0::2].numpy(), x[1::2].numpy(), l2), rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_are_on_the_unit_circle_where_nothing_else_is_asked_for(loss: str):
+    x, y = batch(loss)
+    norms = torch.linspace(1e-3, 1e3, len(x), dtype=x.dtype)[:, None]
+    actual = ranking_loss(RetrievalConfig(loss=loss))(x * norms, y).item()
+    assert actual == pytest.approx(LOSSES[loss].build()(x, y).item(), rel=1e-6)
 
 
 def test_angular_of_the_library_is_the_formula():

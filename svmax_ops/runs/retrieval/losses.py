@@ -1,18 +1,22 @@
 """The paper's four ranking losses, each with the batch and the lambda that go with it (section 4.1).
 
-A loss takes unit-length embeddings ``[b, d]`` and labels ``[b]`` in groups of l equal ones, as samplers.py makes them,
-and returns a scalar.
+A run takes :func:`ranking_loss`, of raw activations. The formulas take embeddings ``[b, d]``, of unit length except for
+the unnormalised N-pair, and labels ``[b]`` in groups of l equal ones, as samplers.py makes them; they return a scalar.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from pytorch_metric_learning.distances import DotProductSimilarity
 from pytorch_metric_learning.losses import AngularLoss, NPairsLoss
 from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:  # the configuration takes its defaults from LOSSES
+    from svmax_ops.runs.retrieval.config import RetrievalConfig
 
 CONTRASTIVE_MARGIN = 1.0  # paper, section 4.1
 TRIPLET_MARGIN = 0.2  # paper, section 4.1
@@ -73,3 +77,16 @@ LOSSES = {
     "npair": RankingLoss(2, 1.0, lambda: NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False))),
     "angular": RankingLoss(2, 2.0, lambda: AngularLoss(alpha=ANGULAR_DEGREES)),
 }
+
+
+def ranking_loss(config: RetrievalConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of ``config``: a function of raw activations ``[b, d]`` and labels ``[b]`` that returns a scalar.
+
+    It divides each row by its L2 norm first, as the paper does. With ``config.npair_l2`` it does not: N-pair is then
+    that of Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective" (2016), which bounds the norms
+    by a term of their own, here ``npair_l2`` times the mean squared norm of the b rows.
+    """
+    loss = LOSSES[config.loss].build()
+    if config.npair_l2 is None:
+        return lambda activations, labels: loss(F.normalize(activations), labels)
+    return lambda activations, labels: loss(activations, labels) + config.npair_l2 * activations.square().sum(-1).mean()
