@@ -118,4 +118,5 @@ def annotations(path: Path, **columns: list) -> None:
     """A MATLAB file of one struct array, ``annotations``, as those of CARS196."""
     rows = list(zip(*columns.values(), strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    savemat(path, {"annotations": np.array([rows], [(name, object) for name in columns]).reshape(1, -1)})
+    struct = np.array([rows], [(name, object) for name in columns])
+    savemat(path, {"annotations": struct}, do_compression=True)  # as MATLAB does

@@ -62,8 +62,12 @@ class GreyPictures:
 
 def split_classes(pixels: np.ndarray, labels: np.ndarray) -> tuple[GreyPictures, GreyPictures]:
     """Half of the classes, chosen at random, and the other half; never pictures of one class in both."""
-    classes = np.random.default_rng(DATA_SEED).permutation(labels.max() + 1)
-    halves = classes[: len(classes) // 2], classes[len(classes) // 2 :]
-    rows = [np.flatnonzero(np.isin(labels, half)) for half in halves]
+    rows = [np.flatnonzero(np.isin(labels, half)) for half in halves(labels.max() + 1)]
     train, test = (GreyPictures(torch.from_numpy(pixels[r]), torch.from_numpy(labels[r])) for r in rows)
     return train, test
+
+
+def halves(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers below ``classes`` in two halves, by the data's own seed; the smaller one trains."""
+    order = np.random.default_rng(DATA_SEED).permutation(classes)
+    return order[: classes // 2], order[classes // 2 :]
