@@ -48,6 +48,33 @@ def speed() -> str:
     return f"{text_table(header, table)}\n\n{note}\n{_where(facts)}"
 
 
+def step_share() -> str:
+    facts, rows = read_rows(RESULTS / "step_share")
+    found = {(row["case"], row["term"]): row for row in rows}
+    table = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        ours, peer = (found[case, term] for term in ("svmax_ops", PEER))
+        cells = [f"{case}, {ours['picture']}", ours["shape"], f"{ours['step_median_ms']:.0f}"]
+        for row in (ours, peer):
+            cells += [f"{row['term_median_ms']:.2f}", f"**{row['share']:.2%}**"]
+        table.append(cells)
+    header = [
+        "network, pictures",
+        "batch",
+        "training step",
+        "`svmax_loss` in it",
+        "share",
+        "`svdvals` instead",
+        "share",
+    ]
+    note = (
+        "Medians of the CPU time of one thread in ms: forward, contrastive loss, backward and SGD; `svdvals` is that of"
+        f"\n`F.normalize(x)`, summed, and its share that of a step with it. The machine was shared, its load"
+        f" {facts['load']} before."
+    )
+    return f"{text_table(header, table)}\n\n{note}\n{_where(facts)}"
+
+
 def accuracy() -> str:
     facts, rows = read_rows(RESULTS / "accuracy")
     found = {(r["case"], r["provider"]): r for r in rows}
@@ -112,7 +139,12 @@ def _where(facts: dict[str, Any]) -> str:
     return "Measured on " + ", ".join((text or "{}").format(facts[name]) for name, text in known.items()) + "."
 
 
-TABLES: dict[str, Callable[[], str]] = {"speed": speed, "accuracy": accuracy, "gpu": gpu, "demo": demo}
+TABLES: dict[str, Callable[[], str]] = {
+    "speed": speed,
+    "accuracy": accuracy,
+    "gpu": gpu,
+    "demo": demo,
+}
 
 
 def with_tables(text: str) -> str:

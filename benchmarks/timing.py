@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,11 @@ class Timing(NamedTuple):
     median: float
     p20: float
     p80: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Timing:
+        """Of the seconds of single calls."""
+        return cls(*map(float, np.percentile(samples, [50, 20, 80])))
 
     def columns(self) -> dict[str, float]:
         """As the rows of benchmarks/results have it, in milliseconds."""
@@ -52,4 +57,4 @@ def take_turns(
                 samples[name].append(clock(calls[name], repeats[name]))
     finally:
         gc.enable()
-    return {name: Timing(*map(float, np.percentile(samples[name], [50, 20, 80]))) for name in names}
+    return {name: Timing.of(samples[name]) for name in names}

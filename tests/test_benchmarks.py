@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import svmax_ops
-from benchmarks import accuracy, overhead, readme, run
+from benchmarks import accuracy, overhead, readme, run, step_share
 from benchmarks.timing import take_turns
 
 
@@ -73,6 +73,32 @@ def test_overhead_rows(native, monkeypatch, tmp_path):
     command(monkeypatch, overhead, "--rounds", 1, "--out", tmp_path / "overhead")
     rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
     assert all(row["median_us"] > 0 for row in rows)
+
+
+def test_step_share_rows(monkeypatch, tmp_path, capsys):
+    command(monkeypatch, step_share, "--cases", "small", "--rounds", 2, "--out", tmp_path / "step_share")
+    without, ours, peer = rows = json.loads((tmp_path / "step_share.json").read_text())["rows"]
+    assert [row["term"] for row in rows] == ["none", "svmax_ops", "torch.linalg.svdvals"]
+    assert {row["shape"] for row in rows} == {"144x64"}
+    assert without["share"] == 0
+    for row in (ours, peer):
+        assert 0 < row["term_p20_ms"] <= row["term_median_ms"] <= row["term_p80_ms"] < row["step_p20_ms"]
+        assert row["share"] == pytest.approx(row["term_median_ms"] / row["step_median_ms"], rel=0.05)
+    assert "| small | svmax_ops " in capsys.readouterr().out
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    assert f"**{ours['share']:.2%}**" in readme.step_share()
+
+
+def test_the_steps_that_are_timed_differ_by_their_term():
+    case = step_share.Case("small", (1, 16, 16), 8, 1)
+    weights = {}
+    for name, term in step_share.TERMS.items():
+        training = step_share.Training(case)
+        assert training.step(term).shape == (144, 8)
+        weights[name] = training.network.embedding.weight.detach()
+    before = step_share.Training(case).network.embedding.weight.detach()
+    moved = [weights["none"] - before, *(weights[name] - weights["none"] for name in list(weights)[1:])]
+    assert all(difference.norm() > 1e-4 for difference in moved)
 
 
 def test_turns_are_interleaved():
