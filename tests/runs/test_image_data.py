@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from svmax_ops.runs.errors import UserError
@@ -14,6 +14,7 @@ from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data import DATASETS
 from svmax_ops.runs.retrieval.data.images import ImageFiles
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData, halves
+from svmax_ops.runs.retrieval.samplers import ClassBatches
 from tests.runs import trees
 
 CARS = ["AM General Hummer SUV 2000", "Eagle Talon Hatchback 1998", "FIAT 500 Abarth 2012", "smart fortwo 2012"]
@@ -137,19 +138,43 @@ def test_counts_other_than_the_published_ones_are_refused(tmp_path):
     assert expected in refusal("sop", trees.sop(tmp_path), check_counts=True)
 
 
-def test_the_published_counts_pass(tmp_path):
-    """The real numbers of CUB-200-2011, in empty files: nothing is opened before it is trained on."""
-    root = tmp_path / "CUB_200_2011"
-    label_of = np.concatenate([np.arange(5864) % 100 + 1, np.arange(5924) % 100 + 101]).tolist()
-    paths = [f"{label:03d}.B/{i:05d}.jpg" for i, label in enumerate(label_of)]
-    for label in range(1, 201):
-        (root / "images" / f"{label:03d}.B").mkdir(parents=True)
+def touch(paths: Iterable[Path]) -> None:
+    """Empty files: a picture is opened when it is trained on, not before."""
+    folders = set()
     for path in paths:
-        (root / "images" / path).touch()
+        if path.parent not in folders:
+            path.parent.mkdir(parents=True)
+            folders.add(path.parent)
+        os.close(os.open(path, os.O_CREAT))
+
+
+def test_cub200_with_the_published_counts_passes(tmp_path):
+    root = tmp_path / "CUB_200_2011"
+    label_of = [i % 100 + 1 for i in range(5864)] + [i % 100 + 101 for i in range(5924)]
+    paths = [f"{label:03d}.B/{i:05d}.jpg" for i, label in enumerate(label_of)]
+    touch(root / "images" / path for path in paths)
     trees.lines(root / "images.txt", (f"{i} {path}" for i, path in enumerate(paths, 1)))
     trees.lines(root / "image_class_labels.txt", (f"{i} {label}" for i, label in enumerate(label_of, 1)))
     data = read("cub200", root, check_counts=True)
     assert (len(data.train.labels), len(data.test.labels)) == (5864, 5924)
+
+
+def test_sop_with_the_published_counts_passes_and_is_ready_to_train_on_in_seconds(tmp_path):
+    root = tmp_path / "Stanford_Online_Products"
+    for half, classes, images, first in (("train", 11318, 59551, 1), ("test", 11316, 60502, 11319)):
+        label_of = sorted(i % classes + first for i in range(images))
+        paths = [f"{half}_{label % 12}_final/111{label:09d}_{i}.JPG" for i, label in enumerate(label_of)]
+        touch(root / path for path in paths)
+        rows = (
+            f"{i} {label} {label % 12 + 1} {path}" for i, (label, path) in enumerate(zip(label_of, paths, strict=True))
+        )
+        trees.lines(root / f"Ebay_{half}.txt", ["image_id class_id super_class_id path", *rows])
+    begin = time.perf_counter()
+    data = read("sop", root, check_counts=True)
+    batches = ClassBatches(data.train.labels, 36, 4, seed=0)
+    assert time.perf_counter() - begin < 30  # 3 on a busy machine; 160 if every class were looked for in every label
+    assert len(batches.members) == 11318
+    assert (len(data.train.labels), len(data.test.labels)) == (59551, 60502)
 
 
 # A data set of the user's

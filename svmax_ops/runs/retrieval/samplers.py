@@ -24,7 +24,8 @@ class ClassBatches:
     """
 
     def __init__(self, labels: Tensor, p: int, l: int, seed: int) -> None:  # noqa: E741 - the paper's letter
-        self.members = [torch.nonzero(labels == label).squeeze(1) for label in labels.unique()]
+        counts = labels.unique(return_counts=True)[1]
+        self.members = labels.argsort(stable=True).split(counts.tolist())
         if p > len(self.members):
             raise UserError(
                 f"--batch-size {p * l} needs {p} training classes of {l} pictures, the data has {len(self.members)};"
