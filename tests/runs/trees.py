@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
+
+from svmax_ops.runs.retrieval.config import RetrievalConfig
+from svmax_ops.runs.retrieval.data import DATASETS
+from svmax_ops.runs.retrieval.data.pictures import RetrievalData
 
 
 def picture(path: Path, colour: int = 0) -> None:
@@ -120,3 +124,32 @@ def annotations(path: Path, **columns: list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     struct = np.array([rows], [(name, object) for name in columns])
     savemat(path, {"annotations": struct}, do_compression=True)  # as MATLAB does
+
+
+CARS = ["AM General Hummer SUV 2000", "Eagle Talon Hatchback 1998", "FIAT 500 Abarth 2012", "smart fortwo 2012"]
+LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "cub200": ("cub200", cub200),
+    "cars196, first published": ("cars196", cars196),
+    "cars196, devkit": ("cars196", cars196_devkit),
+    "cars196, torchvision": (
+        "cars196",
+        lambda root: cars196_devkit(root, with_labels="devkit/cars_test_annos_withlabels.mat"),
+    ),
+    "cars196, Kaggle, nested": (
+        "cars196",
+        lambda root: cars196_devkit(
+            root, devkit="car_devkit/devkit", nested=True, with_labels="cars_test_annos_withlabels (1).mat"
+        ),
+    ),
+    "cars196, Kaggle, by class": ("cars196", lambda root: cars196_by_class(root, CARS)),
+    "cars196, Kaggle, car_data": (
+        "cars196",
+        lambda root: cars196_by_class(root, CARS, inside="car_data/car_data"),
+    ),
+    "sop": ("sop", sop),
+}
+"""The data set and a function that makes it below a folder."""
+
+
+def read(dataset: str, root: Path, check_counts: bool = False) -> RetrievalData:
+    return DATASETS[dataset](RetrievalConfig(dataset=dataset, root=root, check_counts=check_counts))
