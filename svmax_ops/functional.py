@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svmax_ops import backends
+from svmax_ops import backends, distributed
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -29,15 +29,20 @@ def svmax_loss(
         normalize: divide each row by its norm. ``False`` trusts that they have unit norm; it is not checked.
         center: subtract the mean of the (normalised) rows first; then L = 0 and U = sqrt(b min(b - 1, d)) / d.
             Not in the paper, where two clumps of embeddings 90 degrees apart count as evenly spread.
-        group: process group whose ranks hold the rest of the batch; not available in this version.
+        group: process group whose ranks hold the rest of the batch (b may differ between them and be 0): the loss is
+            that of all rows together, equal on every rank. Its gradient is meant to be averaged over the ranks, as
+            DistributedDataParallel and fully_shard do; without averaging, divide it by their number.
+            ``None``: this process alone.
     Returns:
         ``[...]``, dimensionless, in [1, e] up to rounding when bounded; float64 for float64 input, float32 otherwise.
         A zero row counts as zero and gets a zero gradient; NaN or inf in a matrix makes its loss NaN.
     Raises:
         TypeError: ``embeddings`` is not a dense tensor of one of these dtypes.
         ValueError: fewer than two dimensions, b = 0 or d = 0, or bounded where U equals L: min(b, d) = 1,
-            with ``center`` b = 1.
-        NotImplementedError: ``group`` is given.
+            with ``center`` b = 1. With ``group``, b is the sum over its ranks; also where the ranks disagree about
+            anything else (first call with the same arguments, not under torch.compile), where this process is no
+            member, or torch.distributed is not initialised.
+        NotImplementedError: a second derivative, forward mode or torch.func together with ``group``.
     Source: Taha et al., "SVMax: A Feature Embedding Regularizer", eqs. 1 and 4.
 
     >>> collapsed = torch.ones(8, 4)
@@ -45,13 +50,11 @@ def svmax_loss(
     2.718
     """
     _check("svmax_loss", "embeddings", embeddings, group)
-    backend = backends.choose("svmax_loss", embeddings)
-    if not bounded:
-        return backend.objective(embeddings, "svmax_loss_unbounded", normalize, center)
     b, d = embeddings.shape[-2:]
-    if b < 2 or (d < 2 and not center):
+    if bounded and group is None and (b < 2 or (d < 2 and not center)):
         raise ValueError(f"svmax_loss: embeddings must be {_undefined_bounds(b, d, center)} Use bounded=False.")
-    return backend.objective(embeddings, "svmax_loss", normalize, center)
+    name = "svmax_loss" if bounded else "svmax_loss_unbounded"
+    return _objective("svmax_loss", embeddings, name, normalize, center, group)
 
 
 def mean_singular_value(
@@ -63,7 +66,7 @@ def mean_singular_value(
         embeddings: ``[..., b, d]``; float16, bfloat16, float32 or float64; any device, any strides.
         normalize: divide each row by its L2 norm first.
         center: subtract the mean of the (normalised) rows first.
-        group: process group whose ranks hold the rest of the batch; not available in this version.
+        group: process group whose ranks hold the rest of the batch, as for :func:`svmax_loss`.
     Returns:
         ``[...]``, in the unit of the embeddings (dimensionless when normalised), between the two numbers of
         :func:`singular_value_bounds` for row-normalised embeddings; float64 for float64 input, float32 otherwise.
@@ -75,8 +78,7 @@ def mean_singular_value(
     1.0
     """
     _check("mean_singular_value", "embeddings", embeddings, group)
-    backend = backends.choose("mean_singular_value", embeddings)
-    return backend.objective(embeddings, "mean_singular_value", normalize, center)
+    return _objective("mean_singular_value", embeddings, "mean_singular_value", normalize, center, group)
 
 
 def nuclear_norm(matrix: Tensor, *, normalize: bool = False, center: bool = False, group: Any = None) -> Tensor:
@@ -89,20 +91,20 @@ def nuclear_norm(matrix: Tensor, *, normalize: bool = False, center: bool = Fals
         matrix: ``[..., b, d]``; float16, bfloat16, float32 or float64; any device, any strides.
         normalize: divide each row by its L2 norm first.
         center: subtract the mean of the (normalised) rows first.
-        group: process group whose ranks hold the other rows; not available in this version.
+        group: process group whose ranks hold the other rows, as for :func:`svmax_loss`.
     Returns:
         ``[...]``, in the unit of ``matrix``; float64 for float64 input, float32 otherwise.
     Raises:
         TypeError: ``matrix`` is not a dense tensor of one of these dtypes.
-        ValueError: fewer than two dimensions, b = 0 or d = 0.
-        NotImplementedError: ``group`` is given.
+        ValueError: fewer than two dimensions, b = 0 or d = 0; with ``group`` as :func:`svmax_loss`.
+        NotImplementedError: a second derivative, forward mode or torch.func together with ``group``.
     Source: Taha et al., "SVMax: A Feature Embedding Regularizer", section 3 (the sum before the division by d).
 
     >>> nuclear_norm(torch.diag(torch.tensor([3.0, 2.0, 1.0]))).item()
     6.0
     """
     _check("nuclear_norm", "matrix", matrix, group)
-    return backends.choose("nuclear_norm", matrix).objective(matrix, "nuclear_norm", normalize, center)
+    return _objective("nuclear_norm", matrix, "nuclear_norm", normalize, center, group)
 
 
 def svdvals(matrix: Tensor, *, normalize: bool = False, center: bool = False) -> Tensor:
@@ -162,6 +164,13 @@ def _undefined_bounds(b: int, d: int, center: bool) -> str:
     return f"[..., b, d] with min(b, d) >= 2, got [{b}, {d}]; with one direction U equals L."
 
 
+def _objective(function: str, x: Tensor, name: str, normalize: bool, center: bool, group: Any) -> Tensor:
+    backend = backends.choose(function, x)
+    if group is not None:
+        return distributed.objective(function, x, name, normalize, center, group, backend)
+    return backend.objective(x, name, normalize, center)
+
+
 def _check(function: str, argument: str, x: Tensor, group: Any) -> None:
     """Refuse what no backend can serve, before any kernel starts."""
     if not isinstance(x, Tensor):
@@ -175,10 +184,5 @@ def _check(function: str, argument: str, x: Tensor, group: Any) -> None:
         raise TypeError(f"{function}: {argument} must be a dense tensor, got layout {x.layout}; use to_dense().")
     if x.dim() < 2:
         raise ValueError(f"{function}: {argument} must be [..., b, d], at least 2 dimensions, got {list(x.shape)}.")
-    if x.shape[-2] == 0 or x.shape[-1] == 0:
+    if x.shape[-1] == 0 or (x.shape[-2] == 0 and group is None):  # other ranks of a group may have rows
         raise ValueError(f"{function}: {argument} must be [..., b, d] with b >= 1 and d >= 1, got {list(x.shape)}.")
-    if group is not None:
-        raise NotImplementedError(
-            f"{function}: group= (the embeddings of all ranks together) is not available in this version;"
-            " leave it out to regularise the embeddings of each rank by themselves."
-        )

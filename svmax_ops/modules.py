@@ -17,7 +17,8 @@ class SVMaxLoss(nn.Module):
         bounded: eq. 4, between 1 and e; ``False``: eq. 1, :math:`-s_\mu`.
         normalize: divide each row by its L2 norm first.
         center: subtract the mean of the (normalised) rows first.
-        group: process group whose ranks hold the rest of the batch; not available in this version.
+        group: process group whose ranks hold the rest of the batch, as for the function. torch can neither pickle nor
+            copy a process group, so a module that has one cannot be pickled or deep-copied.
     Shape:
         Input ``[..., b, d]``, any floating-point dtype; output a scalar, float64 for float64 input, float32 otherwise.
     Raises:
@@ -52,4 +53,5 @@ class SVMaxLoss(nn.Module):
         return self.weight * (loss.mean() if loss.dim() else loss)
 
     def extra_repr(self) -> str:
-        return f"weight={self.weight}, bounded={self.bounded}, normalize={self.normalize}, center={self.center}"
+        said = f"weight={self.weight}, bounded={self.bounded}, normalize={self.normalize}, center={self.center}"
+        return said if self.group is None else f"{said}, group=<{self.group.size()} processes>"

@@ -108,14 +108,6 @@ def test_bounds_of_an_empty_batch(b, d):
         singular_value_bounds(b, d)
 
 
-@pytest.mark.parametrize("function", [svmax_loss, mean_singular_value, nuclear_norm], ids=lambda f: f.__name__)
-def test_a_process_group_is_not_available_yet(function):
-    with pytest.raises(NotImplementedError, match=f"^{function.__name__}: group=.*not available"):
-        function(torch.eye(4), group=object())
-    with pytest.raises(NotImplementedError, match=r"^svmax_loss: group=.*not available"):
-        SVMaxLoss(group=object())(torch.eye(4))
-
-
 @pytest.mark.parametrize("name", ["", "CPU", "gpu", "Reference"])
 def test_an_unknown_backend(name):
     with pytest.raises(ValueError, match=f"^use_backend: unknown backend '{name}'.*auto, cpu, cuda, triton, reference"):

@@ -20,6 +20,16 @@ class Backend(Protocol):
 
     def singular_values(self, x: Tensor, normalize: bool, center: bool, /) -> Tensor: ...
 
+    # The three stages (csrc/schemas.cpp), without derivatives.
+
+    def gram(self, x: Tensor, normalize: bool, center: bool, /) -> tuple[Tensor, Tensor]: ...
+
+    def spectral(self, gram: Tensor, need_inverse_sqrt: bool, /) -> tuple[Tensor, Tensor]: ...
+
+    def backward(
+        self, grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normalize: bool, center: bool, /
+    ) -> Tensor: ...
+
 
 NAMES = ("auto", "cpu", "cuda", "triton", "reference")
 

@@ -50,6 +50,23 @@ def singular_values(x: Tensor, normalize: bool, center: bool) -> Tensor:
     return _singular_values(x, normalize=normalize, center=center)
 
 
+def gram(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
+    """``[..., b, d]`` -> the smaller Gram matrix ``[..., n, n]`` float64, row norms ``[..., b]`` (``[..., 0]``)."""
+    return torch.ops.svmax.gram(x, normalize=normalize, center=center)
+
+
+def spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
+    """``[..., n, n]`` float64 -> N ``[...]``, G^(-1/2) ``[..., n, n]`` (``[..., 0, 0]`` when not needed)."""
+    return torch.ops.svmax.spectral(gram, need_inverse_sqrt=need_inverse_sqrt)
+
+
+def backward(grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normalize: bool, center: bool) -> Tensor:
+    """grad ``[...]``, weight = slope * G^(-1/2) ``[..., n, n]`` -> dx ``[..., b, d]`` in x's dtype."""
+    # The objective's name is for the second derivative, which the stages alone do not have.
+    options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
+    return torch.ops.svmax.backward(grad, x, weight, row_norms, **options)
+
+
 def instruction_set() -> str | None:
     """The instruction set whose kernels run: the best one this processor has, unless another was chosen."""
     return None if _library is None else _library.svmax_instruction_set().decode()

@@ -17,8 +17,7 @@ def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
     s, poison = _thin_singular_values(x, normalize, center)
     # Directions without a singular value get no gradient: the backward of svdvals would send the arbitrary vectors of
     # the null space. The smallest-norm subgradient leaves them out, as the kernels do.
-    cutoff = max(x.shape[-2:]) * torch.finfo(torch.float64).eps * s.detach()[..., :1]
-    nuclear_norm = torch.where(s > cutoff, s, s.detach()).sum(-1)
+    nuclear_norm = torch.where(s > _cutoff(x, s.detach()), s, s.detach()).sum(-1)
     value = from_nuclear_norm(nuclear_norm, name, x.shape[-2], x.shape[-1], center)
     return (value * poison).to(result_dtype(x))
 
@@ -34,7 +33,7 @@ def result_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def from_nuclear_norm(nuclear_norm: Tensor, name: str, b: int, d: int, center: bool) -> Tensor:
+def from_nuclear_norm(nuclear_norm: Tensor, name: str, b: int | Tensor, d: int, center: bool) -> Tensor:
     """The objective ``name`` as a function of the nuclear norm: s_mu = N / d, eq. 1 and eq. 4."""
     if name == "nuclear_norm":
         return nuclear_norm
@@ -42,9 +41,11 @@ def from_nuclear_norm(nuclear_norm: Tensor, name: str, b: int, d: int, center: b
         return nuclear_norm / d
     if name == "svmax_loss_unbounded":
         return nuclear_norm / -d
-    # sym_min and sym_sqrt keep b symbolic under torch.compile: one graph for every batch size.
-    upper = torch.sym_sqrt(torch.sym_min(b - 1 if center else b, d) * b) / d
-    lower = 0.0 if center else torch.sym_sqrt(b) / d
+    # sym_min and sym_sqrt keep b symbolic under torch.compile: one graph for every batch size. Where b is a tensor, its
+    # number is nothing that the host knows.
+    minimum, root = (torch.clamp_max, torch.sqrt) if isinstance(b, Tensor) else (torch.sym_min, torch.sym_sqrt)
+    upper = root(minimum(b - 1 if center else b, d) * b) / d
+    lower = 0.0 if center else root(b) / d
     return torch.exp((upper - nuclear_norm / d) / (upper - lower))
 
 
@@ -57,15 +58,81 @@ def normalized_rows(x: Tensor) -> Tensor:
     return torch.where(largest == 0, 0, scaled / torch.where(largest == 0, 1, norms))
 
 
+# ---- the three stages, with the signatures of csrc/schemas.cpp; they carry no derivative
+
+
+def gram(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
+    """``[..., b, d]`` -> the smaller Gram matrix ``[..., n, n]`` float64, row norms ``[..., b]`` (``[..., 0]``)."""
+    x = x.detach().to(torch.float64)
+    e = _embedding(x, normalize, center)[1]
+    norms = row_norms(x) if normalize else x.new_empty((*x.shape[:-2], 0))
+    return (e.mT @ e if x.shape[-2] >= x.shape[-1] else e @ e.mT), norms
+
+
+def spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
+    """``[..., n, n]`` float64 -> N ``[...]``, G^(-1/2) ``[..., n, n]`` (``[..., 0, 0]`` when not needed)."""
+    gram, poison = _finite(gram.detach())
+    values, vectors = torch.linalg.eigh(gram) if need_inverse_sqrt else (torch.linalg.eigvalsh(gram), None)
+    norm = values.clamp(min=0).sqrt().sum(-1) * poison
+    if vectors is None:
+        return norm, gram.new_empty((*gram.shape[:-2], 0, 0))
+    # A shift of eigh's rounding: in directions without an eigenvalue W is large, but W E no longer than one.
+    shifted = values.clamp(min=0) + 4 * torch.finfo(torch.float64).eps * values[..., -1:]
+    roots = torch.where(shifted > 0, shifted.rsqrt(), 0)
+    return norm, (vectors * roots[..., None, :]) @ vectors.mT * poison[..., None, None]
+
+
+def spectral_of_rows(e: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
+    """The same from rows ``[..., m, d]`` float64, m >= d, for W ``[..., d, d]``: no squared condition number."""
+    e, poison = _finite(e.detach())
+    if not need_inverse_sqrt:
+        return torch.linalg.svdvals(e).sum(-1) * poison, e.new_empty((*e.shape[:-2], 0, 0))
+    _, s, vh = torch.linalg.svd(e, full_matrices=False)
+    roots = torch.where(s > _cutoff(e, s), 1 / s, 0)
+    return s.sum(-1) * poison, (vh.mT * roots[..., None, :]) @ vh * poison[..., None, None]
+
+
+def backward(grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normalize: bool, center: bool) -> Tensor:
+    """grad ``[...]``, weight = slope * G^(-1/2) ``[..., n, n]`` -> dx ``[..., b, d]`` in x's dtype."""
+    rows, e = _embedding(x.detach().to(torch.float64), normalize, center)
+    g = grad[..., None, None] * (e @ weight if x.shape[-2] >= x.shape[-1] else weight @ e)
+    if normalize:  # dx = (g - (g.e) e) / |x|, of the rows before centring; zero for a zero row
+        zero = row_norms[..., None] == 0
+        g = (g - (g * rows).sum(-1, keepdim=True) * rows) / torch.where(zero, 1, row_norms[..., None])
+        g = torch.where(zero, 0, g)
+    return g.to(x.dtype)
+
+
+# ---- what several of them need
+
+
+def row_norms(x: Tensor) -> Tensor:
+    """``[..., b, d]`` -> ``[..., b]``: L2 norms, the largest entry taken out of the squares."""
+    largest = x.abs().amax(-1, keepdim=True)
+    scaled = x / torch.where(largest == 0, 1, largest)
+    return (largest * torch.linalg.vector_norm(scaled, dim=-1, keepdim=True))[..., 0]
+
+
+def _embedding(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
+    """The rows, normalised, and E, with their mean taken off."""
+    rows = normalized_rows(x) if normalize else x
+    return rows, (rows - rows.mean(-2, keepdim=True) if center else rows)
+
+
+def _finite(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each matrix, or zeros in its place where it holds a NaN or inf (torch.linalg refuses it), and 1 or then NaN."""
+    finite = x.isfinite().all(-1).all(-1)
+    return torch.where(finite[..., None, None], x, 0), torch.where(finite, 1.0, math.nan).to(torch.float64)
+
+
+def _cutoff(e: Tensor, s: Tensor) -> Tensor:
+    """Singular values up to here are rounding: their directions get no gradient."""
+    return max(e.shape[-2:]) * torch.finfo(torch.float64).eps * s[..., :1]
+
+
 def _thin_singular_values(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
     """Singular values of E, and per matrix 1 or, where it holds a NaN or inf, NaN (then the values mean nothing)."""
     x = x.to(torch.float64)
-    finite = x.detach().isfinite().all(-1).all(-1)
-    poison = torch.where(finite, 1.0, math.nan).to(torch.float64)
+    _, poison = _finite(x.detach())
     x = x * poison[..., None, None]  # whose backward makes the whole gradient of such a matrix NaN
-    e = normalized_rows(x) if normalize else x
-    if center:
-        e = e - e.mean(-2, keepdim=True)
-    # torch.linalg raises on NaN; such a matrix is decomposed as zeros, and its result is multiplied by NaN afterwards.
-    e = torch.where(finite[..., None, None], e, 0)
-    return torch.linalg.svdvals(e), poison
+    return torch.linalg.svdvals(_finite(_embedding(x, normalize, center)[1])[0]), poison

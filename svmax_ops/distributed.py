@@ -1,0 +1,212 @@
+"""The batch of a whole process group: the stages of every rank, with one all-reduce between `gram` and `spectral`.
+
+The Gram matrix of all rows is the sum of those of each rank's rows, so d * d float64 numbers (and a row count) cross
+the network, whatever the batch. Each rank decomposes the sum by itself, to the same bits on machines of a kind, and
+takes the gradient of its own rows: the backward does not communicate.
+
+The d x d Gram matrix serves too where all ranks together hold fewer than d rows, and any rank none: missing rows are
+zero rows. A rank-deficient one costs float32 input no accuracy that the contract promises (at 64x128 the nuclear norm
+is within 1e-7), and to gather the rows instead the host would have to wait for their number in every step. float64
+input, which has no wider type to accumulate in, gathers the triangular factors of each rank's rows and takes their SVD.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.functional import pad
+
+from svmax_ops.backends import reference
+
+if TYPE_CHECKING:
+    from svmax_ops.backends import Backend
+
+
+def objective(
+    function: str, x: Tensor, name: str, normalize: bool, center: bool, group: dist.ProcessGroup, stages: Backend
+) -> Tensor:
+    """``[..., b, d]`` of each rank -> ``[...]``, equal on every rank: the objective ``name`` of the rows of all ranks.
+
+    The gradient is the number of ranks times that of this value: averaged over the ranks, as DistributedDataParallel
+    and fully_shard do it, it gives a network what one process with all rows would.
+
+    Raises:
+        ValueError: the ranks disagree about anything but b, or b of all ranks is too small; on every rank, by the first
+            call with these arguments. Under torch.compile nothing is exchanged to find out.
+        NotImplementedError: a second derivative, forward mode, or a transform of torch.func.
+    """
+    if not torch.compiler.is_compiling():
+        _check(function, x, group)
+        _agree(_Call(function, name, normalize, center, x.dtype, tuple(x.shape[:-2]), x.shape[-1]), x, group)
+    b, d = x.shape[-2:]
+    exact = x.dtype == torch.float64
+    dtype = reference.result_dtype(x)
+    if center or exact:
+        x = x.to(torch.float64)
+        x, normalize = reference.normalized_rows(x) if normalize else x, False
+    if center:
+        # P's columns sum to zero over all ranks, so no gradient goes through the mean.
+        total, rows = _summed(x.detach().sum(-2), b, group)
+        x = x - (total / rows)[..., None, :]
+    if b < d:
+        x = pad(x, (0, 0, 0, d - b))  # zero rows: `gram` gives [d, d] on every rank
+    need_gradient = torch.is_grad_enabled() and x.requires_grad
+    nuclear_norm, rows = _NuclearNorm.apply(x, b, normalize, exact, need_gradient, function, group, stages)
+    return reference.from_nuclear_norm(nuclear_norm, name, rows, d, center).to(dtype)
+
+
+class _NuclearNorm(torch.autograd.Function):
+    """Of the rows of all ranks, and their number: two float64 tensors ``[...]`` and ``[]``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # [..., b or zero rows up to d, d]
+        b: int,
+        normalize: bool,
+        exact: bool,
+        need_gradient: bool,
+        function: str,
+        group: dist.ProcessGroup,
+        stages: Backend,
+    ) -> tuple[Tensor, Tensor]:
+        if exact:
+            row_norms = x.new_empty((*x.shape[:-2], 0))
+            triangles, rows = _gathered(torch.linalg.qr(x, mode="r").R, b, group)
+            nuclear_norm, inverse_sqrt = reference.spectral_of_rows(triangles, need_gradient)
+        else:
+            gram, row_norms = stages.gram(x, normalize, False)
+            gram, rows = _summed(gram, b, group)
+            nuclear_norm, inverse_sqrt = stages.spectral(gram, need_gradient)
+        ctx.save_for_backward(x, inverse_sqrt, row_norms)
+        ctx.options = function, dist.get_world_size(group), normalize, stages
+        ctx.mark_non_differentiable(rows)
+        return nuclear_norm, rows
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        return _Gradient.apply(grad, *ctx.saved_tensors, *ctx.options), *[None] * 7
+
+
+class _Gradient(torch.autograd.Function):
+    """The stage `backward`, as a function that says so when it is differentiated once more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        grad: Tensor,
+        x: Tensor,
+        inverse_sqrt: Tensor,
+        row_norms: Tensor,
+        function: str,
+        ranks: int,
+        normalize: bool,
+        stages: Backend,
+    ) -> Tensor:
+        ctx.function = function
+        return stages.backward(grad * ranks, x, inverse_sqrt, row_norms, normalize, False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotImplementedError(_only_backward(ctx.function))
+
+
+def _only_backward(function: str) -> str:
+    return (
+        f"{function}: group= has a first derivative by backward() or torch.autograd.grad only, no second one, no"
+        " forward mode and no torch.func; without group= there are all of them."
+    )
+
+
+# ---- what crosses the network
+
+
+def _summed(x: Tensor, b: int, group: dist.ProcessGroup) -> tuple[Tensor, Tensor]:
+    """x and the number of rows, summed over the ranks."""
+    both = torch.cat([x.flatten(), x.new_full((1,), b)])
+    dist.all_reduce(both, group=group)
+    return both[:-1].view(x.shape), both[-1]
+
+
+def _gathered(x: Tensor, b: int, group: dist.ProcessGroup) -> tuple[Tensor, Tensor]:
+    """x ``[..., d, d]`` of every rank below each other ``[..., ranks * d, d]``, and the number of rows of all."""
+    both = torch.cat([x.flatten(), x.new_full((1,), b)])
+    parts = [torch.empty_like(both) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, both, group=group)
+    return torch.cat([part[:-1].view(x.shape) for part in parts], -2), torch.stack(parts)[:, -1].sum()
+
+
+# ---- what is refused
+
+
+class _Call(NamedTuple):
+    """What all ranks must agree about; the number of rows is each rank's own."""
+
+    function: str
+    objective: str
+    normalize: bool
+    center: bool
+    dtype: torch.dtype
+    batch: tuple[int, ...]
+    d: int
+
+    def __str__(self) -> str:
+        shape = ", ".join(map(str, (*self.batch, "b", self.d)))
+        what = self.function if self.objective == self.function else f"{self.function} ({self.objective})"
+        return f"{what} of [{shape}] {self.dtype} with normalize={self.normalize}, center={self.center}"
+
+
+_agreed: WeakKeyDictionary[dist.ProcessGroup, set[_Call]] = WeakKeyDictionary()
+
+
+def _agree(call: _Call, x: Tensor, group: dist.ProcessGroup) -> None:
+    """Refuse on every rank what the ranks cannot compute together. Exchanged once: it makes the host wait."""
+    agreed = _agreed.setdefault(group, set())
+    if call in agreed:
+        return
+    calls: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(calls, (call, x.shape[-2]), group=group)
+    ranks = defaultdict(list)
+    for rank, (other, _) in enumerate(calls):
+        ranks[other].append(str(rank))
+    if len(ranks) > 1:
+        said = "; ".join(f"{other} on rank {', '.join(where)}" for other, where in ranks.items())
+        raise ValueError(
+            f"{call.function}: all ranks of group must call the same function on embeddings of the same dtype and"
+            f" shape but for the number of rows b, got {said}."
+        )
+    b = sum(rows for _, rows in calls)
+    if b < 1:
+        raise ValueError(f"{call.function}: the ranks of group must hold at least one row together, got none.")
+    if call.objective == "svmax_loss" and (b < 2 or (call.d < 2 and not call.center)):
+        wanted = "b >= 2 when centred" if call.center else "min(b, d) >= 2"
+        raise ValueError(
+            f"{call.function}: the ranks of group must hold [..., b, d] with {wanted} together, got [{b}, {call.d}];"
+            " U equals L. Use bounded=False."
+        )
+    agreed.add(call)
+
+
+def _check(function: str, x: Tensor, group: Any) -> None:
+    if not dist.is_available():
+        raise ValueError(f"{function}: group must be None: torch {torch.__version__} is a build without distributed.")
+    if not isinstance(group, dist.ProcessGroup):
+        if group == dist.GroupMember.NON_GROUP_MEMBER:  # what new_group returns to the other ranks
+            raise ValueError(f"{function}: group must be one that this process is a member of; it is not.")
+        raise TypeError(
+            f"{function}: group must be a torch.distributed.ProcessGroup or None, got {type(group).__name__}."
+            " A DeviceMesh has them: mesh.get_group()."
+        )
+    try:
+        dist.get_rank(group)
+    except ValueError as error:
+        raise ValueError(f"{function}: group must be one that exists in this process: {error}") from None
+    forward_mode = forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+    if forward_mode or torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(_only_backward(function))

@@ -1,0 +1,183 @@
+"""Checks of training over the ranks: DistributedDataParallel, fully_shard, torch.compile, autocast."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.distributed as dist
+import truth
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from svmax_ops import SVMaxLoss, svmax_loss
+
+ROWS = (5, 19)  # of each of 2 ranks
+DIMENSION = 12
+OPTIONS = ({}, {"center": True}, {"bounded": False, "normalize": False})
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, DIMENSION))
+    nn.init.ones_(model[-1].bias)  # nearly collapsed
+    return model
+
+
+def batch(step: int = 0) -> torch.Tensor:
+    return truth.random(sum(ROWS), 16, seed=step)
+
+
+def loss_of(embeddings: torch.Tensor, group: dist.ProcessGroup | None, **options: bool) -> torch.Tensor:
+    """A mean over the rows of all ranks, as averaging adds it up, and SVMax of them."""
+    rows = sum(ROWS) if group is None else sum(ROWS) / len(ROWS)
+    return 0.01 * (embeddings - 1).square().sum() / rows + SVMaxLoss(group=group, **options)(embeddings)
+
+
+def train(model: nn.Module, group: dist.ProcessGroup | None) -> list[float]:
+    """SVMax's loss before each of ten steps."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    values = []
+    for step in range(10):
+        x = batch(step)
+        embeddings = model(x if group is None else x.split(ROWS)[dist.get_rank()])
+        values.append(svmax_loss(embeddings.detach(), group=group).item())
+        optimizer.zero_grad()
+        loss_of(embeddings, group).backward()
+        optimizer.step()
+    return values
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def assert_gradients(model: nn.Module, alone: nn.Module) -> None:
+    for ours, theirs in zip(model.parameters(), alone.parameters(), strict=True):
+        assert (whole(ours.grad) - theirs.grad).norm() <= 2e-6 * theirs.grad.norm()
+
+
+def data_parallel(model: nn.Module) -> nn.Module:
+    return DistributedDataParallel(model)
+
+
+def sharded(model: nn.Module) -> nn.Module:
+    mesh = dist.init_device_mesh("cpu", (len(ROWS),))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def assert_one_step(rank: int, wrap: Callable[[nn.Module], nn.Module]) -> None:
+    for options in ({}, {"bounded": False}, {"center": True}, {"normalize": False}):
+        alone = network()
+        model = wrap(copy.deepcopy(alone))
+        loss_of(model(batch().split(ROWS)[rank]), dist.group.WORLD, **options).backward()
+        loss_of(alone(batch()), None, **options).backward()
+        assert_gradients(model, alone)
+
+
+def assert_ten_steps(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    alone = network()
+    model = wrap(copy.deepcopy(alone))
+    over_ranks, expected = train(model, dist.group.WORLD), train(alone, None)
+    assert expected[-1] < 0.8 * expected[0]  # so that there is something to be equal in
+    torch.testing.assert_close(over_ranks, expected, rtol=1e-5, atol=0)
+    for ours, theirs in zip(model.parameters(), alone.parameters(), strict=True):
+        assert (whole(ours) - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def gradients_after_data_parallel(rank: int, world: int) -> None:
+    assert_one_step(rank, data_parallel)
+
+
+def gradients_after_fully_shard(rank: int, world: int) -> None:
+    assert_one_step(rank, sharded)
+
+
+def ten_steps_after_data_parallel(rank: int, world: int) -> None:
+    assert_ten_steps(data_parallel)
+
+
+def ten_steps_after_fully_shard(rank: int, world: int) -> None:
+    assert_ten_steps(sharded)
+
+
+def without_averaging_the_gradient_is_divided_by_the_ranks(rank: int, world: int) -> None:
+    model, alone = network(), network()
+    loss_of(model(batch().split(ROWS)[rank]), dist.group.WORLD).backward()
+    for parameter in model.parameters():
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= world
+    loss_of(alone(batch()), None).backward()
+    assert_gradients(model, alone)
+
+
+def autocast_changes_nothing(rank: int, world: int) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        x = batch().split(ROWS)[rank].to(dtype).requires_grad_()
+        plain = svmax_loss(x, group=dist.group.WORLD)
+        (gradient,) = torch.autograd.grad(plain, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            value = svmax_loss(x, group=dist.group.WORLD)
+        assert torch.equal(value, plain)
+        assert torch.equal(torch.autograd.grad(value, x)[0], gradient)
+
+
+def assert_compiles(rank: int, backend: str, cases: Iterable[tuple[dict[str, bool], torch.dtype]]) -> None:
+    """Without a graph break, and with one graph more for all other numbers of rows."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    for options, dtype in cases:
+        torch._dynamo.reset()
+        counter = CompileCounterWithBackend(backend)
+        compiled = torch.compile(svmax_loss, fullgraph=True, backend=counter)
+        for rows in ((20, 13), (15, 40), (32, 16)):
+            x = truth.random(rows[rank], DIMENSION, dtype=dtype, seed=rank).requires_grad_()
+            assert_same(*(f(x, **options, group=dist.group.WORLD) for f in (compiled, svmax_loss)), x)
+        assert counter.frame_count == 2
+
+
+def assert_same(value: torch.Tensor, expected: torch.Tensor, x: torch.Tensor) -> None:
+    torch.testing.assert_close(value, expected, rtol=2e-7, atol=0)
+    (gradient,), (wanted,) = (torch.autograd.grad(v, x) for v in (value, expected))
+    assert (gradient - wanted).norm() <= 4e-6 * wanted.norm()  # each is good to 2e-6
+
+
+def compiled_by_dynamo(rank: int, world: int) -> None:
+    assert_compiles(rank, "eager", itertools.product(OPTIONS, (torch.float32, torch.float64)))
+
+
+def compiled_ahead_of_time(rank: int, world: int) -> None:
+    assert_compiles(rank, "aot_eager", itertools.product(OPTIONS, (torch.float32, torch.float64)))
+
+
+def compiled_by_inductor(rank: int, world: int) -> None:
+    assert_compiles(rank, "inductor", [({"center": True}, torch.float32)])
+
+
+def compiled_with_fewer_rows_than_dimensions(rank: int, world: int) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(svmax_loss, fullgraph=True, backend="aot_eager")
+    for rows in ((3, 4), (0, 7), (20, 2)):
+        x = truth.random(rows[rank], DIMENSION, seed=rank).requires_grad_()
+        assert_same(*(f(x, group=dist.group.WORLD) for f in (compiled, svmax_loss)), x)
+
+
+CHECKS = [
+    gradients_after_data_parallel,
+    gradients_after_fully_shard,
+    ten_steps_after_data_parallel,
+    ten_steps_after_fully_shard,
+    without_averaging_the_gradient_is_divided_by_the_ranks,
+    autocast_changes_nothing,
+    compiled_by_dynamo,
+    compiled_ahead_of_time,
+    compiled_by_inductor,
+    compiled_with_fewer_rows_than_dimensions,
+]
