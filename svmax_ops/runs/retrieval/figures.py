@@ -81,7 +81,7 @@ def draw_neighbours(embeddings: Tensor, test: Pictures, path: Path) -> None:
     """Queries of evenly spaced classes, each with its nearest others, right and wrong marked."""
     n = len(test.labels)
     queries = torch.linspace(0, n - 1, 2 * _QUERIES + 1)[1::2].long()
-    found = nearest_neighbours(embeddings, _NEIGHBOURS)[queries]
+    found = nearest_neighbours(embeddings, _NEIGHBOURS, queries)
     columns = found.shape[1] + 1
     figure = plots.figure(0.62 * columns, 0.62 * _QUERIES + 0.1)
     axes = figure.add_subplot()  # one for all pictures: 72 of them take seconds to lay out
