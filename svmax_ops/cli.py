@@ -38,7 +38,7 @@ def _retrieval(arguments: Sequence[str]) -> None:
     config = parse(RetrievalConfig, "retrieval", arguments)
     config.check()
 
-    from svmax_ops.runs.retrieval.training import run
+    from svmax_ops.runs.retrieval.run import run
 
     run(config)
 

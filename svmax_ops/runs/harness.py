@@ -10,15 +10,16 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
@@ -97,11 +98,16 @@ class RunFolder:
             if size < self._kept(name):
                 raise UserError(f"--resume: {self.path / name} is shorter than it was at the checkpoint.")
 
-    def log(self, line: Mapping[str, Any]) -> None:
-        """Append one line (with ``step``) to metrics.jsonl, and its plain numbers to the TensorBoard events."""
+    def log(self, line: Mapping[str, Any], histograms: Mapping[str, Sequence[float]] | None = None) -> None:
+        """Append one line (with ``step``) to metrics.jsonl.
+
+        Its plain numbers go to the TensorBoard events too, its lists and the further ``histograms`` as histograms.
+        """
         prefix = "/".join(str(line[key]) for key in ("split", "of") if key in line)
-        numbers = [Summary.Value(tag=f"{prefix}/{k}", simple_value=v) for k, v in line.items() if _is_plotted(k, v)]
-        event = Event(wall_time=time.time(), step=line["step"], summary=Summary(value=numbers))
+        values = [Summary.Value(tag=f"{prefix}/{k}", simple_value=v) for k, v in line.items() if _is_plotted(k, v)]
+        lists = {**{k: v for k, v in line.items() if isinstance(v, list)}, **(histograms or {})}
+        values += [Summary.Value(tag=f"{prefix}/{k}", histo=_histogram(v)) for k, v in lists.items()]
+        event = Event(wall_time=time.time(), step=line["step"], summary=Summary(value=values))
         with writing(self.path / METRICS):
             self._metrics.write((json.dumps(line) + "\n").encode())
             self._metrics.flush()
@@ -116,10 +122,14 @@ class RunFolder:
             os.fsync(self._events.fileno())
         sizes = {METRICS: self._metrics.tell(), EVENTS: self._events.tell()}
         whole = {"step": step, "config": self.config, "bytes": sizes, **state}
-        buffer = io.BytesIO()  # torch.save to a full disk raises RuntimeError with a text about zip archives
-        torch.save(whole, buffer)
-        write_atomically(self.path / CHECKPOINT, buffer.getbuffer())
+        self.keep(CHECKPOINT, whole)
         self.checkpoint = whole
+
+    def keep(self, name: str, state: Mapping[str, Any]) -> None:
+        """Replace the file of that name by one of ``state``, as torch.save writes it, whole or not at all."""
+        buffer = io.BytesIO()  # torch.save to a full disk raises RuntimeError with a text about zip archives
+        torch.save(state, buffer)
+        write_atomically(self.path / name, buffer.getbuffer())
 
     def close(self) -> None:
         with writing(self.path):
@@ -147,6 +157,16 @@ def _grow(path: Path, kept: int) -> BinaryIO:
 
 def _is_plotted(name: str, value: object) -> bool:
     return name != "step" and isinstance(value, (int, float))
+
+
+def _histogram(values: Sequence[float]) -> HistogramProto:
+    """As TensorBoard keeps one: how many values are at most each limit and above the one before."""
+    numbers = np.asarray(values, np.float64)
+    counts, edges = np.histogram(numbers, bins="auto") if np.isfinite(numbers).all() else ([], [0.0])
+    return HistogramProto(
+        min=numbers.min(), max=numbers.max(), num=len(numbers), sum=numbers.sum(), sum_squares=np.square(numbers).sum(),
+        bucket_limit=edges[1:], bucket=counts,
+    )  # fmt: skip
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -230,18 +250,38 @@ class Signals:
 
 
 class Progress:
-    """A bar with the rate on a terminal, a plain line every ten seconds elsewhere."""
+    """A bar with the rate on a terminal, a plain line every ten seconds elsewhere.
 
-    def __init__(self, total: int, done: int, plain_seconds: float = PLAIN_LINE_SECONDS) -> None:
-        self.total, self.first = total, done
+    Args:
+        total: steps of the whole run.
+        done: of them, those of an earlier start.
+        images: in a step; their rate is shown. None: of the steps alone.
+        plain_seconds: between plain lines.
+        shown: False where another process speaks to the user.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        images: int | None = None,
+        plain_seconds: float = PLAIN_LINE_SECONDS,
+        shown: bool = True,
+    ) -> None:
+        self.total, self.first, self.images, self.shown = total, done, images, shown
         self.started = self.last_line = time.monotonic()
         self.plain_seconds = plain_seconds
-        terminal = sys.stdout.isatty()
+        terminal = shown and sys.stdout.isatty()
         self.bar = tqdm(total=total, initial=done, unit="it", file=sys.stdout, dynamic_ncols=True) if terminal else None
 
     def update(self, done: int, values: Mapping[str, float]) -> None:
         """``done`` steps are finished; ``values`` are the latest numbers to show."""
+        if not self.shown:
+            return
+        rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
         shown = {name: f"{value:.4g}" for name, value in values.items()}
+        if self.images is not None:
+            shown["images/s"] = f"{self.images * rate:.0f}"
         if self.bar is not None:
             self.bar.set_postfix(shown, refresh=False)
             self.bar.update(done - self.bar.n)
@@ -249,7 +289,6 @@ class Progress:
         now = time.monotonic()
         if now - self.last_line >= self.plain_seconds or done == self.total:
             self.last_line = now
-            rate = (done - self.first) / max(now - self.started, 1e-9)
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
             print(f"step {done}/{self.total}  {text}  {rate:.1f} it/s", flush=True)
 

@@ -22,7 +22,7 @@ from svmax_ops.runs.retrieval.data import DATASETS
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData
 from svmax_ops.runs.retrieval.embedding import embed
 from svmax_ops.runs.retrieval.evaluation import batch_spectrum
-from svmax_ops.runs.retrieval.losses import LOSSES
+from svmax_ops.runs.retrieval.losses import LOSSES, contrastive_loss
 from svmax_ops.runs.retrieval.models import SmallNetwork
 from svmax_ops.runs.retrieval.training import Training, learning_rate
 
@@ -34,7 +34,7 @@ def strokes() -> RetrievalData:
 
 @pytest.mark.parametrize(("regularizer", "lowest", "highest"), [("none", 0, 0.3), ("svmax", 0.8, 1)])
 def test_contrastive_collapses_without_svmax_and_spreads_with_it(strokes, regularizer, lowest, highest):
-    training = Training(RetrievalConfig(regularizer=regularizer, iterations=80), strokes)
+    training = Training(RetrievalConfig(regularizer=regularizer, iterations=80), strokes.train)
     for _ in range(80):
         training.step()
     assert lowest < batch_spectrum(embed(training.network, strokes.test), 144)["spread"] < highest
@@ -43,7 +43,7 @@ def test_contrastive_collapses_without_svmax_and_spreads_with_it(strokes, regula
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("options", [{"center": True}, {"bounded": False}, {"regularizer": "spread-out"}], ids=str)
 def test_every_loss_trains_with_every_regularizer(strokes, loss, options):
-    training = Training(RetrievalConfig(loss=loss, iterations=4, lr=0.01, **options), strokes)
+    training = Training(RetrievalConfig(loss=loss, iterations=4, lr=0.01, **options), strokes.train)
     before = [parameter.clone() for parameter in training.network.parameters()]
     values = [training.step()[0] for _ in range(4)]
     assert not any(p.equal(q) for p, q in zip(training.network.parameters(), before, strict=True))
@@ -54,11 +54,11 @@ def test_every_loss_trains_with_every_regularizer(strokes, loss, options):
 def test_a_step_minimises_ranking_loss_plus_weighted_svmax(strokes):
     """The first step against plain PyTorch: same batch, same weights, gradient written out."""
     config = RetrievalConfig(iterations=10, lr=0.05, svmax_weight=0.7)
-    training, twin = Training(config, strokes), Training(config, strokes)
+    training, twin = Training(config, strokes.train), Training(config, strokes.train)
     training.step()
     indices = next(twin.batches)
     activations = twin.network(strokes.train.batch(indices))
-    ranking = LOSSES["contrastive"].build()(F.normalize(activations), strokes.train.labels[indices])
+    ranking = contrastive_loss(F.normalize(activations), strokes.train.labels[indices])
     (ranking + 0.7 * svmax_loss(activations)).backward()
     for after, before in zip(training.network.parameters(), twin.network.parameters(), strict=True):
         torch.testing.assert_close(after, before - 0.05 * before.grad)
@@ -85,7 +85,7 @@ def test_a_run_leaves_the_folder_that_is_promised(svmax, small, tmp_path):
     assert "step 6/6  loss " in outcome.out
     assert "SVMax took" in outcome.out
     figures = {"curves.png", "neighbours.png", "singular_values.png"}
-    files = {"config.json", "metrics.jsonl", "checkpoint.pt", "events.out.tfevents.run"}
+    files = {"config.json", "metrics.jsonl", "checkpoint.pt", "best.pt", "events.out.tfevents.run"}
     assert {path.name for path in tmp_path.iterdir()} == files | figures
     for name in figures:
         Image.open(tmp_path / name).verify()

@@ -6,20 +6,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data.loading import Request, load
 from svmax_ops.runs.retrieval.data.pictures import Pictures
+from svmax_ops.runs.retrieval.parallel import Ranks
+from svmax_ops.runs.retrieval.training import autocast
 
 _CHUNK = 256  # pictures at a time: 150 MB at 224 x 224
 
 
 @torch.no_grad()
-def embed(network: nn.Module, pictures: Pictures, workers: int = 0) -> Tensor:
-    """Unit-length float32 embeddings ``[n, d]`` of all pictures, BatchNorm with its running statistics."""
+def embed(
+    network: nn.Module, pictures: Pictures, config: RetrievalConfig | None = None, ranks: Ranks | None = None
+) -> Tensor:
+    """Unit-length float32 embeddings ``[n, d]`` of all pictures, BatchNorm with its running statistics.
+
+    Args:
+        network: makes ``[n, d]`` activations.
+        pictures: of any classes.
+        config: its precision, memory format and workers; None: float32, in this process.
+        ranks: the processes that share the work, all of which get the result; None: this one alone.
+    """
+    config, ranks = config or RetrievalConfig(workers=0), ranks or Ranks("cpu")
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
     device = next(network.parameters()).device
     training = network.training
     network.eval()
-    requests = [Request(chunk) for chunk in torch.arange(len(pictures.labels)).split(_CHUNK)]
-    chunks = load(pictures, requests, workers, device)
-    embeddings = torch.cat([F.normalize(network(chunk).float()) for chunk in chunks])
+    own = ranks.own(torch.arange(len(pictures.labels)))
+    parts = []
+    for batch in load(pictures, map(Request, own.split(_CHUNK)), config.workers, device):
+        with autocast(config, device):
+            activations = network(batch.contiguous(memory_format=layout))
+        parts.append(F.normalize(activations.float()))
     network.train(training)
-    return embeddings
+    return torch.cat([part.to(device) for part in ranks.all(torch.cat(parts).cpu())])

@@ -101,10 +101,8 @@ def draw_neighbours(embeddings: Tensor, test: Pictures, path: Path) -> None:
 
 
 def _show(axes: Axes, test: Pictures, index: Tensor, row: int, column: int, colour: str, mark: str) -> None:
-    picture = test.batch(index[None])[0]
-    pixels = 1 - picture[0] if len(picture) == 1 else picture.permute(1, 2, 0)
     left, right, top, bottom = column, column + 0.9, row, row + 0.9
-    axes.imshow(pixels.numpy(), cmap="grey", vmin=0, vmax=1, extent=(left, right, bottom, top))
+    axes.imshow(test.shown(int(index)), cmap="grey", vmin=0, vmax=255, extent=(left, right, bottom, top))
     axes.add_patch(Rectangle((left, top), 0.9, 0.9, fill=False, edgecolor=colour, linewidth=1.4))
     axes.text(right - 0.05, top + 0.05, mark, color=colour, ha="right", va="top", fontsize=8, bbox=_WHITE)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,10 +12,20 @@ from svmax_ops import svmax_loss
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 
 
-def regularizer(activations: Tensor, labels: Tensor, config: RetrievalConfig, generator: torch.Generator) -> Tensor:
-    """The unweighted term of ``config.regularizer`` for a batch ``[b, d]``, a scalar; zero for "none"."""
+def regularizer(
+    own: Tensor, activations: Tensor, labels: Tensor, config: RetrievalConfig, generator: torch.Generator, group: Any
+) -> Tensor:
+    """The unweighted term of ``config.regularizer``, a scalar; zero for "none".
+
+    Args:
+        own: ``[b / processes, d]``, the activations of this process.
+        activations: ``[b, d]``, those of the whole batch, with its labels ``[b]``.
+        config: which term.
+        generator: draws spread-out's negatives.
+        group: the processes that share the batch; None: this one alone.
+    """
     if config.regularizer == "svmax":
-        return svmax_loss(activations, bounded=config.bounded, center=config.center)
+        return svmax_loss(own, bounded=config.bounded, center=config.center, group=group)
     if config.regularizer == "spread-out":
         return spread_out_loss(F.normalize(activations), random_negatives(labels, generator))
     return activations.new_zeros(())

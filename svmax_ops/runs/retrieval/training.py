@@ -1,186 +1,164 @@
-"""``svmax retrieval``: train, evaluate, leave a folder behind."""
+"""Everything of a run that changes from step to step, and the step."""
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from svmax_ops import spectrum, use_backend
-from svmax_ops.runs.command_line import as_command, plain_values
-from svmax_ops.runs.errors import Stopped, UserError
-from svmax_ops.runs.harness import Progress, RunFolder, Signals
-from svmax_ops.runs.retrieval import cost, figures
+from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.config import RetrievalConfig
-from svmax_ops.runs.retrieval.data import DATASETS
-from svmax_ops.runs.retrieval.data.pictures import RetrievalData
-from svmax_ops.runs.retrieval.embedding import embed
-from svmax_ops.runs.retrieval.evaluation import chance_recalls, evaluate, raw_pixels
-from svmax_ops.runs.retrieval.losses import LOSSES
-from svmax_ops.runs.retrieval.models import SmallNetwork
+from svmax_ops.runs.retrieval.cost import Cost
+from svmax_ops.runs.retrieval.data.loading import Request, draws, load
+from svmax_ops.runs.retrieval.data.pictures import Pictures
+from svmax_ops.runs.retrieval.losses import LOSSES, ranking_loss
+from svmax_ops.runs.retrieval.models import build_network
+from svmax_ops.runs.retrieval.parallel import Ranks
 from svmax_ops.runs.retrieval.regularizers import regularizer
 from svmax_ops.runs.retrieval.samplers import ClassBatches
 
 _LAST_LR = 1e-7  # paper, section 4
-_NOT_KEPT = ("out", "resume", "workers")  # what may differ when a run goes on
-
-
-def run(config: RetrievalConfig) -> None:
-    """One run, from the configuration to the pictures in ``config.out``.
-
-    Raises:
-        UserError: something the user can put right; what was in the folder before is whole.
-        Stopped: SIGINT or SIGTERM; a checkpoint was written.
-    """
-    config.check()
-    command = as_command("retrieval", dataclasses.replace(config, resume=False))
-    config = config.resolved()
-    kept = {name: value for name, value in plain_values(config).items() if name not in _NOT_KEPT}
-    with Signals() as signals, use_backend(config.backend):
-        data = DATASETS[config.dataset](config)
-        training = Training(config, data)  # before the folder: a configuration that does not fit leaves no trace
-        with RunFolder(config.out, kept, command, config.resume) as folder:
-            if folder.checkpoint:
-                training.load_state_dict(folder.checkpoint)
-                if folder.checkpoint["finished"]:
-                    print(f"{config.out} is finished: all {config.iterations} iterations are done.")
-                    return
-            _train(training, folder, signals)
+HALF_TYPES = {"none": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Training:
-    """Everything that changes from step to step, and the step."""
+    """A network, its optimizer and its batches.
 
-    def __init__(self, config: RetrievalConfig, data: RetrievalData) -> None:
-        config = config.resolved()
-        self.config, self.data = config, data
+    Args:
+        config: what to run.
+        pictures: of the training classes.
+        ranks: the processes that share a batch; None: this one alone, on ``config.device``.
+    """
+
+    def __init__(self, config: RetrievalConfig, pictures: Pictures, ranks: Ranks | None = None) -> None:
+        self.config = config = config.resolved()
+        self.pictures = pictures
+        self.ranks = ranks = ranks or Ranks(config.device)
+        ranks.check(config.batch_size)
         torch.manual_seed(config.seed)  # the initial weights
-        self.network: nn.Module = SmallNetwork(data.train.shape, config.dim)
-        ranking = LOSSES[config.loss]
-        self.loss = ranking.build()
-        l = ranking.samples_per_class  # noqa: E741 - the paper's letter
-        self.batches = ClassBatches(data.train.labels, config.batch_size // l, l, config.seed)
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.network: nn.Module = build_network(config, pictures.shape).to(ranks.device, memory_format=layout)
+        self.shared = ranks.share_network(self.network)
+        if ranks.count > 1:
+            torch.manual_seed(config.seed + ranks.rank)  # of dropout: every process drops other rows
+        self.ranking_loss = ranking_loss(config)
+        l = LOSSES[config.loss].samples_per_class  # noqa: E741 - the paper's letter
+        self.batches = ClassBatches(pictures.labels, config.batch_size // l, l, config.seed)
         self.negatives = torch.Generator().manual_seed(config.seed)  # spread-out's
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=config.lr, momentum=config.momentum)
-        self.cost = cost.Cost(config.bounded, config.center)
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.autocast == "float16")
+        self.cost = Cost(config.bounded, config.center)
+        self.best: dict[str, float] = {}
         self.done = 0
+        self.is_between_steps = True  # False after a step that was broken off
+        self._feed: Iterator[Tensor] | None = None
 
     def step(self) -> tuple[dict[str, float], Tensor]:
-        """Train on one batch: its losses and learning rate, and its activations ``[b, d]``."""
+        """Train on one batch: its losses and learning rate, and its activations ``[b, d]``.
+
+        Raises:
+            UserError: a picture cannot be read (nothing has changed then), or the loss is not finite.
+        """
         begin = time.perf_counter()
+        pictures = self._next_pictures()
+        self.is_between_steps = False
+        labels = self.pictures.labels[next(self.batches)].to(self.ranks.device)
         lr = learning_rate(self.done, self.config.iterations, self.config.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        indices = next(self.batches)
-        labels = self.data.train.labels[indices]
-        activations = self.network(self.data.train.batch(indices))
-        ranking = self.loss(F.normalize(activations), labels)
-        term = regularizer(activations, labels, self.config, self.negatives)
+        own = self._activations(pictures)
+        activations = self.ranks.whole(own)
+        ranking = self.ranking_loss(activations, labels)
+        term = regularizer(own, activations, labels, self.config, self.negatives, self.ranks.group)
         loss = ranking + self.config.weight * term
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.done += 1
         values = {"loss": loss.item(), "ranking_loss": ranking.item(), "regularizer": term.item(), "lr": lr}
         self.cost.step(time.perf_counter() - begin)
         if not math.isfinite(values["loss"]):
             raise UserError(
                 f"the loss became {values['loss']} at step {self.done} (ranking loss {values['ranking_loss']},"
-                f" regularizer {values['regularizer']}); try a smaller --lr. The last checkpoint in {self.config.out}"
-                " is from before."
+                f" regularizer {values['regularizer']}); try a smaller --lr in a new --out. The last checkpoint in"
+                f" {self.config.out} is from before."
             )
+        self.is_between_steps = True
         return values, activations.detach()
 
+    def _next_pictures(self) -> Tensor:
+        """This process's share of the next batch, which workers have been reading in the meantime."""
+        if self._feed is None:
+            requests = _requests(copy.deepcopy(self.batches), self.config.seed, self.done, self.ranks)
+            self._feed = load(self.pictures, requests, self.config.workers, self.ranks.device)
+        return next(self._feed)
+
+    def _activations(self, pictures: Tensor) -> Tensor:
+        if self.config.channels_last:
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+        with autocast(self.config, self.ranks.device):
+            return self.shared(pictures).float()
+
     def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on; the same on every process. Every process must call it."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "batches": self.batches.state_dict(),
             "negatives": self.negatives.get_state(),
+            "random": self.ranks.all(_random_state(self.ranks.device)),
             "seconds": self.cost.seconds,
+            "best": self.best,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.batches.load_state_dict(state["batches"])
         self.negatives.set_state(state["negatives"])
+        random = state["random"][self.ranks.rank]
+        torch.set_rng_state(random[0])
+        if self.ranks.device.type == "cuda":
+            torch.cuda.set_rng_state(random[1], self.ranks.device)
         self.cost.seconds = state["seconds"]
+        self.best = state["best"]
         self.done = state["step"]
+        self._feed = None
 
 
 def learning_rate(done: int, iterations: int, initial: float) -> float:
-    """Of the step after ``done`` ones: constant for K/2 iterations, then linear to 1e-7 at K (paper, section 4)."""
+    """Of the step after ``done`` ones: constant for K/2 iterations, then linear to 1e-7 at K (paper, section 4).
+
+    The paper's decay is "polynomial", of a degree that it does not say; this is the first.
+    """
     half = iterations / 2
     if done < half:
         return initial
     return initial + (_LAST_LR - initial) * (done - half) / (iterations - half)
 
 
-def _train(training: Training, folder: RunFolder, signals: Signals) -> None:
-    config, data = training.config, training.data
-    for note in data.notes:
-        print(note)
-    if folder.checkpoint is None:
-        _log_baselines(folder, data, config)
-        _log_evaluation(folder, training)  # the untrained network
-        folder.save(0, {**training.state_dict(), "finished": False})
-    progress = Progress(config.iterations, training.done)
-    try:
-        while training.done < config.iterations:
-            values, activations = training.step()
-            done, last = training.done, training.done == config.iterations
-            if done % config.log_every == 0 or last:
-                if config.regularizer == "svmax":
-                    training.cost.measure(activations)
-                values["spread"] = spectrum(activations).spread.item()
-                folder.log({"step": done, "split": "train", **values})
-                progress.update(done, {name: values[name] for name in ("loss", "ranking_loss", "spread")})
-            if done % config.evaluate_every == 0 and not last:
-                result = _log_evaluation(folder, training)
-                progress.say(_evaluation_line(done, result))
-            if signals.received or done % config.checkpoint_every == 0 or last:
-                folder.save(done, {**training.state_dict(), "finished": False})
-            if signals.received and not last:
-                raise Stopped(signals.received, folder.resume_command)
-    finally:
-        progress.close()
-    _finish(training, folder)
+def autocast(config: RetrievalConfig, device: torch.device) -> torch.autocast:
+    """The precision that the network runs in."""
+    return torch.autocast(device.type, HALF_TYPES[config.autocast], enabled=config.autocast != "none")
 
 
-def _finish(training: Training, folder: RunFolder) -> None:
-    result = _log_evaluation(folder, training)
-    print(_evaluation_line(training.done, result))
-    figures.draw_run(folder.path, embed(training.network, training.data.test), training.data.test)
-    if training.config.regularizer == "svmax":
-        measured = training.cost.result()
-        folder.log({"step": training.done, "split": "cost", **measured})
-        print(cost.sentence(measured))
-    folder.save(training.done, {**training.state_dict(), "finished": True})
-    print(f"{folder.path}: config.json, metrics.jsonl, checkpoint.pt, {', '.join(figures.RUN_FIGURES)}")
+def _requests(batches: ClassBatches, seed: int, step: int, ranks: Ranks) -> Iterator[Request]:
+    """This process's share of every batch from ``step`` on."""
+    while True:
+        indices = next(batches)
+        yield Request(ranks.own(indices), ranks.own(draws(seed, step, len(indices))))
+        step += 1
 
 
-def _log_evaluation(folder: RunFolder, training: Training) -> dict[str, Any]:
-    test = training.data.test
-    result = evaluate(embed(training.network, test), test.labels, training.config.batch_size)
-    folder.log({"step": training.done, "split": "test", "of": "network", **result})
-    return result
-
-
-def _log_baselines(folder: RunFolder, data: RetrievalData, config: RetrievalConfig) -> None:
-    labels = data.test.labels
-    folder.log({"step": 0, "split": "test", "of": "chance", **chance_recalls(labels)})
-    pixels = evaluate(raw_pixels(data.test), labels, config.batch_size)
-    folder.log({"step": 0, "split": "test", "of": "pixels", **pixels})
-
-
-def _evaluation_line(done: int, result: dict[str, Any]) -> str:
-    return (
-        f"step {done}  R@1 {result['recall_at_1']:.1%}  R@8 {result['recall_at_8']:.1%}  NMI {result['nmi']:.2f}"
-        f"  spread {result['spread']:.3f}  effective rank {result['effective_rank']:.1f}"
-    )
+def _random_state(device: torch.device) -> list[Tensor]:
+    """Of torch's own generators, which dropout draws from."""
+    state = [torch.get_rng_state()]
+    return [*state, torch.cuda.get_rng_state(device)] if device.type == "cuda" else state

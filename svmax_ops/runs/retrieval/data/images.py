@@ -63,6 +63,9 @@ class ImageFiles:
                     pictures.append(_TRAIN(self._open(index)))
         return _NORMALIZE(torch.stack(pictures))
 
+    def shown(self, index: int) -> np.ndarray:
+        return _TEST(self._open(index)).permute(1, 2, 0).numpy()
+
     def _open(self, index: int) -> Image.Image:
         path = self.path(index)
         try:

@@ -39,7 +39,7 @@ def load(pictures: Pictures, requests: Iterable[Request], workers: int, device: 
         requests: may be endless.
         workers: processes that read; 0 reads in this one.
     Raises:
-        UserError: a picture that cannot be read, or a worker that died.
+        UserError: a picture that cannot be read.
     """
     if isinstance(pictures, GreyPictures):
         workers = 0
@@ -50,23 +50,17 @@ def load(pictures: Pictures, requests: Iterable[Request], workers: int, device: 
         num_workers=workers,
         worker_init_fn=_begin_worker,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # of a seed for the workers, which need none; torch's own would move on with it
     )
-    batches = iter(loader)
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                f"a process that reads pictures died ({str(error).splitlines()[0].rstrip('.')}); if memory or shared"
-                " memory ran out, take fewer --workers."
-            ) from error
+    for batch in loader:
         if isinstance(batch, str):
             raise UserError(batch)
         yield batch.to(device, non_blocking=True)
+
+
+def is_of_a_dead_worker(error: Exception) -> bool:
+    """Whether torch raised ``error`` because a process that reads pictures died; it does so anywhere, by a signal."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 class _Answers(Dataset[Tensor | str]):

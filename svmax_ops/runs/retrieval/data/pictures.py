@@ -33,6 +33,9 @@ class Pictures(Protocol):
             UserError: a picture that cannot be read; names the file.
         """
 
+    def shown(self, index: int) -> np.ndarray:
+        """A picture as people see it: ``[height, width]`` or ``[height, width, 3]``, uint8."""
+
 
 @dataclass(frozen=True)
 class RetrievalData:
@@ -58,6 +61,10 @@ class GreyPictures:
 
     def batch(self, indices: Tensor, draws: Tensor | None = None) -> Tensor:
         return self.pixels[indices, None].float() / 255
+
+    def shown(self, index: int) -> np.ndarray:
+        """Dark ink on white paper."""
+        return 255 - self.pixels[index].numpy()
 
 
 def split_classes(pixels: np.ndarray, labels: np.ndarray) -> tuple[GreyPictures, GreyPictures]:

@@ -1,0 +1,147 @@
+"""The processes that share a batch: those that torchrun started, or this one alone."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
+
+from svmax_ops.runs.errors import UserError
+
+
+class Ranks:
+    """Inside, the process group of torchrun is open; without torchrun ``group`` is None and nothing is communicated.
+
+    Args:
+        device: "auto", "cpu" or "cuda"; with several GPUs each process takes its own.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.started_by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+        self.group: Any = None
+        on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+
+    def __enter__(self) -> Ranks:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        if self.started_by_torchrun:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            self.group = dist.group.WORLD
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.group is not None:
+            dist.destroy_process_group()
+
+    @property
+    def launcher(self) -> str:
+        """What stands before a command that is to start as many processes on this machine."""
+        here = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        return f"torchrun --nproc-per-node {here} --no-python " if self.started_by_torchrun else ""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files and speaks to the user."""
+        return self.rank == 0
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's share of the rows of a whole batch; of equal size where they can be shared out evenly."""
+        return rows.tensor_split(self.count)[self.rank]
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """The rows ``[b / processes, d]`` of all processes as one batch ``[b, d]``, in their order.
+
+        Every process computes the loss of the whole batch and follows it back to its own rows only. Data-parallel
+        training averages over the processes, so that gradient is multiplied by their number.
+        """
+        if self.group is None:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.count)]
+        dist.all_gather(parts, rows.detach().contiguous(), group=self.group)
+        parts[self.rank] = own = rows.view_as(rows)
+        if own.requires_grad:
+            own.register_hook(lambda gradient: gradient * self.count)
+        return torch.cat(parts)
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes give."""
+        if self.group is None:
+            return number
+        tensor = torch.tensor(number, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group)
+        return int(tensor)
+
+    def of_first(self, thing: Any) -> Any:
+        """What the first process gives."""
+        if self.group is None:
+            return thing
+        things = [thing]
+        dist.broadcast_object_list(things, src=0, group=self.group, device=self.device)
+        return things[0]
+
+    def all(self, thing: Any) -> list[Any]:
+        """What each process gives."""
+        if self.group is None:
+            return [thing]
+        things: list[Any] = [None] * self.count
+        dist.all_gather_object(things, thing, group=self.group)
+        return things
+
+    def share_network(self, network: nn.Module) -> nn.Module:
+        """The network, with gradients averaged over the processes and BatchNorm over the whole batch."""
+        if self.group is None:
+            return network
+        if self.device.type == "cuda":
+            shared = nn.SyncBatchNorm.convert_sync_batchnorm(network, self.group)
+            return DistributedDataParallel(shared, device_ids=[self.device], broadcast_buffers=False)
+        _share_batch_norm(network, self.group)
+        return DistributedDataParallel(network, broadcast_buffers=False)
+
+    def check(self, batch_size: int) -> None:
+        """Refuse a batch that the processes cannot share out evenly."""
+        if batch_size % self.count:
+            raise UserError(
+                f"--batch-size must be a multiple of the {self.count} processes of torchrun; got {batch_size}."
+            )
+
+
+class _SharedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d over the rows of all processes on a CPU, where torch's SyncBatchNorm does not run.
+
+    The processes have equally many rows.
+    """
+
+    group: Any
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        wide = x.double()  # for the difference of squares
+        sums = torch.stack([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))])
+        count = x.numel() // x.shape[1] * dist.get_world_size(self.group)
+        mean, square = all_reduce(sums, group=self.group) / count
+        variance = square - mean.square()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.float(), momentum)
+            self.running_var.lerp_((variance * count / (count - 1)).float(), momentum)
+        mean, scale = mean.to(x.dtype), self.weight * (variance + self.eps).rsqrt().to(x.dtype)
+        return (x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+
+
+def _share_batch_norm(network: nn.Module, group: Any) -> None:
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:  # with its parameters and buffers as they are
+            module.__class__ = _SharedBatchNorm
+            module.group = group

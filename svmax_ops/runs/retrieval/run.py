@@ -1,0 +1,228 @@
+"""``svmax retrieval``: train, evaluate, leave a folder behind."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from svmax_ops import spectrum, use_backend
+from svmax_ops.runs.command_line import as_command, plain_values
+from svmax_ops.runs.errors import Stopped, UserError
+from svmax_ops.runs.harness import Progress, RunFolder, Signals
+from svmax_ops.runs.retrieval import cost, figures
+from svmax_ops.runs.retrieval.collapse import CollapseWatch
+from svmax_ops.runs.retrieval.config import RetrievalConfig
+from svmax_ops.runs.retrieval.data import DATASETS
+from svmax_ops.runs.retrieval.data.loading import is_of_a_dead_worker
+from svmax_ops.runs.retrieval.data.pictures import RetrievalData
+from svmax_ops.runs.retrieval.embedding import embed
+from svmax_ops.runs.retrieval.evaluation import chance_recalls, evaluate, raw_pixels
+from svmax_ops.runs.retrieval.parallel import Ranks
+from svmax_ops.runs.retrieval.training import Training
+
+BEST = "best.pt"
+_NOT_KEPT = ("out", "resume", "workers")  # what may differ when a run goes on
+
+
+def run(config: RetrievalConfig) -> None:
+    """One run, from the configuration to the pictures in ``config.out``; in each process of torchrun.
+
+    Raises:
+        UserError: something the user can put right; what was in the folder before is whole.
+        Stopped: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    config.check()
+    command = as_command("retrieval", dataclasses.replace(config, resume=False))
+    config = config.resolved()
+    with Signals() as signals, use_backend(config.backend), Ranks(config.device) as ranks:
+        command = ranks.launcher + command
+        data = DATASETS[config.dataset](config)
+        training = Training(config, data.train, ranks)  # before the folder: what does not fit leaves no trace
+        with _folder(config, command, ranks) as folder:
+            _Run(training, data, folder, signals).to_the_end()
+
+
+class _Run:
+    """A training with its data and its folder, which the first process alone has."""
+
+    def __init__(self, training: Training, data: RetrievalData, folder: RunFolder | None, signals: Signals) -> None:
+        self.training, self.data, self.folder, self.signals = training, data, folder, signals
+        self.config, self.ranks = training.config, training.ranks
+        self.collapse = CollapseWatch(self.config)
+        checkpoint = self.ranks.of_first(folder and folder.checkpoint)
+        self.resume_command = self.ranks.of_first(folder and folder.resume_command)
+        self.finished = bool(checkpoint and checkpoint["finished"])
+        self.is_new = checkpoint is None
+        if checkpoint:
+            training.load_state_dict(checkpoint)
+
+    def to_the_end(self) -> None:
+        training, config = self.training, self.config
+        if self.finished:
+            self._print(f"{config.out} is finished: all {config.iterations} iterations are done.")
+            return
+        for note in self.data.notes:
+            self._print(note)
+        with self._explained():
+            if self.is_new:
+                self._begin()
+            self.progress = Progress(config.iterations, training.done, config.batch_size, shown=self.folder is not None)
+            try:
+                while training.done < config.iterations:
+                    self._after_step(*self._step())
+            finally:
+                self.progress.close()
+            self._finish()
+
+    def _begin(self) -> None:
+        if self.folder:
+            _log_baselines(self.folder, self.data, self.config)
+        self._evaluate()  # the untrained network
+        self._save()
+
+    def _step(self) -> tuple[dict[str, float], Tensor]:
+        try:
+            return self.training.step()
+        except (UserError, RuntimeError):
+            if self.ranks.group is None and self.training.is_between_steps:  # no pictures came
+                self._save()
+            raise
+
+    def _after_step(self, values: dict[str, float], activations: Tensor) -> None:
+        config, done, last = self.config, self.training.done, self.training.done == self.config.iterations
+        if done % config.log_every == 0 or last:
+            self._log_step(values, activations)
+        if done % config.evaluate_every == 0 and not last:
+            self.progress.say(_evaluation_line(done, self._evaluate()))
+        signal = self.ranks.largest(self.signals.received or 0)
+        if signal or done % config.checkpoint_every == 0 or last:
+            self._save()
+        if signal and not last:
+            raise Stopped(signal, self.resume_command) if self.folder else SystemExit(128 + signal)
+
+    def _log_step(self, values: dict[str, float], activations: Tensor) -> None:
+        if self.folder is None:
+            return
+        if self.config.regularizer == "svmax":
+            self.training.cost.measure(activations)
+        report = spectrum(activations)
+        values["spread"] = report.spread.item()
+        done = self.training.done
+        self.folder.log(
+            {"step": done, "split": "train", **values}, {"singular_values": report.singular_values.tolist()}
+        )
+        warning = self.collapse.see(done, values["spread"], values["lr"])
+        if warning:
+            self.progress.say(warning)
+        shown = {name: values[name] for name in ("loss", "ranking_loss", "spread")}
+        self.progress.update(done, {**shown, "best R@1": self.training.best["recall_at_1"]})
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate on the test classes; the network with the best R@1 so far is kept."""
+        training, config = self.training, self.config
+        self.embeddings = embed(training.network, self.data.test, config, self.ranks)
+        if self.folder is None:
+            return {}
+        labels = self.data.test.labels
+        result = evaluate(self.embeddings.cpu(), labels, config.batch_size, self.data.recall_at)
+        self.folder.log({"step": training.done, "split": "test", "of": "network", **result})
+        if result["recall_at_1"] > training.best.get("recall_at_1", -1):
+            training.best = {"step": training.done, "recall_at_1": result["recall_at_1"]}
+            self.folder.keep(
+                BEST, {**training.best, "config": self.folder.config, "network": training.network.state_dict()}
+            )
+        return result
+
+    def _finish(self) -> None:
+        result = self._evaluate()
+        if self.folder:
+            print(_evaluation_line(self.training.done, result))
+            figures.draw_run(self.folder.path, self.embeddings.cpu(), self.data.test)
+            if self.config.regularizer == "svmax":
+                measured = self.training.cost.result()
+                self.folder.log({"step": self.training.done, "split": "cost", **measured})
+                print(cost.sentence(measured))
+        self._save(finished=True)
+        self._print(
+            f"{self.config.out}: config.json, metrics.jsonl, checkpoint.pt, {BEST}, {', '.join(figures.RUN_FIGURES)}"
+        )
+
+    def _save(self, finished: bool = False) -> None:
+        state = self.training.state_dict()  # of all processes
+        if self.folder:
+            self.folder.save(self.training.done, {**state, "finished": finished})
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What ends the training inside is told in a sentence, with the command that goes on."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{str(error).rstrip('.')}; go on with: {self.resume_command}") from error
+        except (MemoryError, RuntimeError) as error:
+            step = self.training.done + 1
+            if _is_out_of_memory(error):
+                what = (
+                    f"memory ran out at step {step}; take a smaller --batch-size or --autocast bfloat16 in a new --out"
+                )
+            elif is_of_a_dead_worker(error):
+                remedy = "if memory or shared memory ran out, take fewer --workers"
+                what = f"a process that reads pictures died at step {step} ({_first_line(error)}); {remedy}"
+            elif self.ranks.group is not None and _is_of_the_group(error):
+                what = f"another process of torchrun ended or was not heard of at step {step} ({_first_line(error)})"
+            else:
+                raise
+            raise UserError(f"{what}; go on from the last checkpoint with: {self.resume_command}") from error
+
+    def _print(self, text: str) -> None:
+        if self.folder:
+            print(text)
+
+
+@contextlib.contextmanager
+def _folder(config: RetrievalConfig, command: str, ranks: Ranks) -> Iterator[RunFolder | None]:
+    """The run's folder in the first process; where it cannot be used, all processes end."""
+    kept = {name: value for name, value in plain_values(config).items() if name not in _NOT_KEPT}
+    folder = failure = None
+    if ranks.is_first:
+        try:
+            folder = RunFolder(config.out, {**kept, "processes": ranks.count}, command, config.resume)
+        except UserError as error:
+            failure = error
+    if ranks.of_first(failure is not None):
+        raise failure or SystemExit(2)
+    with folder or contextlib.nullcontext():
+        yield folder
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _is_of_the_group(error: Exception) -> bool:
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
+
+
+def _log_baselines(folder: RunFolder, data: RetrievalData, config: RetrievalConfig) -> None:
+    labels = data.test.labels
+    folder.log({"step": 0, "split": "test", "of": "chance", **chance_recalls(labels, data.recall_at)})
+    pixels = evaluate(raw_pixels(data.test), labels, config.batch_size, data.recall_at)
+    folder.log({"step": 0, "split": "test", "of": "pixels", **pixels})
+
+
+def _evaluation_line(done: int, result: dict[str, Any]) -> str:
+    recalls = (f"R@{k} {result[f'recall_at_{k}']:.1%}" for k in (1, 8))
+    return (
+        f"step {done}  {'  '.join(recalls)}  NMI {result['nmi']:.2f}  spread {result['spread']:.3f}"
+        f"  effective rank {result['effective_rank']:.1f}"
+    )

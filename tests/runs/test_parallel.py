@@ -1,0 +1,104 @@
+"""Data-parallel training: two processes of torchrun end like one with the same global batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from svmax_ops.cli import main
+from svmax_ops.runs.harness import read_checkpoint, read_metrics
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+CUT = """
+import os, signal, sys
+from svmax_ops.cli import main
+from svmax_ops.runs.retrieval.training import Training
+whole = Training.step
+def cut(self):
+    if self.done + 1 == {step} and os.environ["RANK"] == "{rank}":
+        os.kill(os.getpid(), signal.{signal})
+    return whole(self)
+Training.step = cut
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--loss contrastive --center", "--loss triplet", "--loss npair --npair-l2 0.02 --regularizer spread-out"],
+)
+def test_two_processes_end_like_one(small, tmp_path, one_thread, options):
+    command = ["retrieval", *small, *options.split(), "--lr", "0.02", "--out"]
+    assert main([*command, str(tmp_path / "one")]) == 0
+    result = torchrun("-m", "svmax_ops.cli", *command, tmp_path / "two")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("step 6/6") == 1  # one of them speaks
+    one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
+    assert [(line["step"], line.get("of")) for line in one] == [(line["step"], line.get("of")) for line in two]
+    for ours, theirs in zip(one, two, strict=True):
+        for name in ("loss", "ranking_loss", "regularizer", "spread", "lr"):
+            assert ours.get(name) == pytest.approx(theirs.get(name), rel=1e-5, abs=1e-6), (name, ours, theirs)
+    networks = [read_checkpoint(tmp_path / name / "checkpoint.pt")["network"] for name in ("one", "two")]
+    for name, value in networks[0].items():
+        torch.testing.assert_close(networks[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_stopped_group_goes_on_bit_for_bit(small, tmp_path, metrics):
+    command = ["retrieval", *small, "--out"]
+    assert torchrun("-m", "svmax_ops.cli", *command, tmp_path / "whole").returncode == 0
+    script = tmp_path / "cut.py"
+    script.write_text(CUT.format(step=3, rank=1, signal="SIGTERM"))
+    stopped = torchrun(script, *command, tmp_path / "cut")
+    assert stopped.returncode != 0
+    assert read_checkpoint(tmp_path / "cut/checkpoint.pt")["step"] == 3
+    expected = "stopped; go on with: torchrun --nproc-per-node 2 --no-python svmax retrieval --dataset fonts --root"
+    assert stopped.stderr.count(expected) == 1
+    refused = torchrun("-m", "svmax_ops.cli", *command, tmp_path / "cut", "--resume", "--lr", "3")
+    assert refused.stderr.count("was started with lr = 0.1, now it is 3.0;") == 1
+    assert torchrun("-m", "svmax_ops.cli", *command, tmp_path / "cut", "--resume").returncode == 0
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+def test_a_process_that_dies_ends_the_others(small, tmp_path):
+    script = tmp_path / "die.py"
+    script.write_text(CUT.format(step=4, rank=1, signal="SIGKILL"))
+    result = torchrun(script, "retrieval", *small, "--out", tmp_path / "run")
+    assert result.returncode != 0
+    assert "another process of torchrun ended or was not heard of at step 4" in result.stderr
+    assert (
+        "go on from the last checkpoint with: torchrun --nproc-per-node 2 --no-python svmax retrieval" in result.stderr
+    )
+    assert read_checkpoint(tmp_path / "run/checkpoint.pt")["step"] == 2
+
+
+def test_a_batch_that_cannot_be_shared_out(small, tmp_path):
+    result = torchrun(
+        "-m", "svmax_ops.cli", "retrieval", *small, "--loss", "npair", "--batch-size", "22", "--out", tmp_path / "run"
+    )
+    assert result.returncode != 0
+
+
+def test_one_process_cannot_go_on_for_two(svmax, small, tmp_path):
+    torchrun("-m", "svmax_ops.cli", "retrieval", *small, "--out", tmp_path / "run")
+    outcome = svmax("retrieval", *small, "--out", tmp_path / "run", "--resume")
+    assert outcome.code == 2
+    assert "was started with processes = 2, now it is 1;" in outcome.err
