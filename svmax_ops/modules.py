@@ -54,4 +54,4 @@ class SVMaxLoss(nn.Module):
 
     def extra_repr(self) -> str:
         said = f"weight={self.weight}, bounded={self.bounded}, normalize={self.normalize}, center={self.center}"
-        return said if self.group is None else f"{said}, group=<{self.group.size()} processes>"
+        return said if self.group is None else f"{said}, group=<ranks: {self.group.size()}>"

@@ -168,7 +168,7 @@ def the_module_is_weight_times_the_function(rank: int, world: int) -> None:
     x = truth.random(2, 5 + rank, 8, seed=rank)
     options = {"bounded": False, "center": True, "group": dist.group.WORLD}
     assert torch.equal(SVMaxLoss(0.5, **options)(x), 0.5 * svmax_loss(x, **options).mean())
-    assert repr(SVMaxLoss(group=dist.group.WORLD)).endswith("center=False, group=<4 processes>)")
+    assert repr(SVMaxLoss(group=dist.group.WORLD)).endswith("center=False, group=<ranks: 4>)")
 
 
 def a_part_of_the_ranks(rank: int, world: int) -> None:

@@ -54,7 +54,7 @@ def test_commands_exist(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_relative_links_lead_to_files_of_the_project(document):
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", text(document)) if "://" not in link]
+    links = [link for link in re.findall(r"\]\(([^)#]+)[)#]", text(document)) if "://" not in link]
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
@@ -75,7 +75,8 @@ def test_readme_snippets_run():
     snippets = code("README.md", "python")
     assert len(snippets) >= 5
     for snippet in snippets:
-        exec(snippet, known)
+        if "torch.distributed" not in snippet:  # tests/distributed has the processes for that one
+            exec(snippet, known)
     known["loss"].backward()
     assert embeddings.grad.isfinite().all()
 
