@@ -18,6 +18,7 @@ from benchmarks.accuracy import TORCH
 from benchmarks.gpu_model import totals
 from benchmarks.machine import RESULTS, read_rows, text_table
 from benchmarks.registry import MODES, PEER
+from benchmarks.step_share import percent
 
 README = Path(__file__).parent.parent / "README.md"
 NATIVE = "svmax_ops cpu"
@@ -56,7 +57,7 @@ def step_share() -> str:
         ours, peer = (found[case, term] for term in ("svmax_ops", PEER))
         cells = [f"{case}, {ours['picture']}", ours["shape"], f"{ours['step_median_ms']:.0f}"]
         for row in (ours, peer):
-            cells += [f"{row['term_median_ms']:.2f}", f"**{row['share']:.2%}**"]
+            cells += [f"{row['term_median_ms']:.2f}", f"**{percent(row['share'])}**"]
         table.append(cells)
     header = [
         "network, pictures",
@@ -141,6 +142,7 @@ def _where(facts: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
+    "step_share": step_share,
     "accuracy": accuracy,
     "gpu": gpu,
     "demo": demo,

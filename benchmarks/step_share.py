@@ -1,6 +1,6 @@
 """SVMax's share of a training step: the whole step without it, with it, and with torch's SVD in its place.
 
-python -m benchmarks.step_share                   # about 15 minutes of one core; MobileNetV2 takes 16 GB
+python -m benchmarks.step_share                   # about 10 minutes of one core; MobileNetV2 takes 13 GB
 python -m benchmarks.step_share --cases small --rounds 10
 
 Times are CPU seconds of one thread: on an idle machine those of the clock. On a busy one the clock would make a step of
@@ -132,13 +132,18 @@ def main() -> None:
     write_rows(options.out, facts, rows)
 
 
+def percent(share: float) -> str:
+    """Two digits, however small."""
+    return f"{100 * share:.2g} %"
+
+
 def _printed(row: dict[str, Any]) -> list[str]:
     times = [
         text
         for what in ("step", "term")
         for text in (f"{row[f'{what}_median_ms']:.3f}", f"{row[f'{what}_p20_ms']:.3f} - {row[f'{what}_p80_ms']:.3f}")
     ]
-    return [row["case"], row["term"], *times, f"{row['share']:.2%}"]
+    return [row["case"], row["term"], *times, percent(row["share"])]
 
 
 if __name__ == "__main__":

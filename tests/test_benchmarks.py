@@ -86,7 +86,7 @@ def test_step_share_rows(monkeypatch, tmp_path, capsys):
         assert row["share"] == pytest.approx(row["term_median_ms"] / row["step_median_ms"], rel=0.05)
     assert "| small | svmax_ops " in capsys.readouterr().out
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
-    assert f"**{ours['share']:.2%}**" in readme.step_share()
+    assert f"**{step_share.percent(ours['share'])}**" in readme.step_share()
 
 
 def test_the_steps_that_are_timed_differ_by_their_term():
