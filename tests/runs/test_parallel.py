@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from svmax_ops.cli import main
+from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import read_checkpoint, read_metrics
+from svmax_ops.runs.retrieval.parallel import Ranks
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CUT = """
@@ -44,10 +46,14 @@ def one_thread():
 
 @pytest.mark.parametrize(
     "options",
-    ["--loss contrastive --center", "--loss triplet", "--loss npair --npair-l2 0.02 --regularizer spread-out"],
+    [
+        "--loss contrastive --center",
+        "--loss triplet",
+        "--loss npair --npair-l2 0.02 --regularizer spread-out --lr 0.002",
+    ],
 )
 def test_two_processes_end_like_one(small, tmp_path, one_thread, options):
-    command = ["retrieval", *small, *options.split(), "--lr", "0.02", "--out"]
+    command = ["retrieval", *small, "--lr", "0.02", *options.split(), "--out"]
     assert main([*command, str(tmp_path / "one")]) == 0
     result = torchrun("-m", "svmax_ops.cli", *command, tmp_path / "two")
     assert result.returncode == 0, result.stderr
@@ -55,14 +61,15 @@ def test_two_processes_end_like_one(small, tmp_path, one_thread, options):
     one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
     assert [(line["step"], line.get("of")) for line in one] == [(line["step"], line.get("of")) for line in two]
     for ours, theirs in zip(one, two, strict=True):
-        for name in ("loss", "ranking_loss", "regularizer", "spread", "lr"):
-            assert ours.get(name) == pytest.approx(theirs.get(name), rel=1e-5, abs=1e-6), (name, ours, theirs)
+        for name in {"loss", "ranking_loss", "regularizer", "lr", "spread"} & set(ours):
+            tolerance = 1e-4 if name == "spread" else 1e-5
+            assert theirs[name] == pytest.approx(ours[name], rel=tolerance), name
     networks = [read_checkpoint(tmp_path / name / "checkpoint.pt")["network"] for name in ("one", "two")]
     for name, value in networks[0].items():
         torch.testing.assert_close(networks[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_a_stopped_group_goes_on_bit_for_bit(small, tmp_path, metrics):
+def test_a_stopped_group_goes_on_bit_for_bit_and_as_a_group_only(svmax, small, tmp_path, metrics):
     command = ["retrieval", *small, "--out"]
     assert torchrun("-m", "svmax_ops.cli", *command, tmp_path / "whole").returncode == 0
     script = tmp_path / "cut.py"
@@ -72,6 +79,8 @@ def test_a_stopped_group_goes_on_bit_for_bit(small, tmp_path, metrics):
     assert read_checkpoint(tmp_path / "cut/checkpoint.pt")["step"] == 3
     expected = "stopped; go on with: torchrun --nproc-per-node 2 --no-python svmax retrieval --dataset fonts --root"
     assert stopped.stderr.count(expected) == 1
+    alone = svmax(*command, tmp_path / "cut", "--resume")
+    assert "was started with processes = 2, now it is 1;" in alone.err
     refused = torchrun("-m", "svmax_ops.cli", *command, tmp_path / "cut", "--resume", "--lr", "3")
     assert refused.stderr.count("was started with lr = 0.1, now it is 3.0;") == 1
     assert torchrun("-m", "svmax_ops.cli", *command, tmp_path / "cut", "--resume").returncode == 0
@@ -90,15 +99,7 @@ def test_a_process_that_dies_ends_the_others(small, tmp_path):
     assert read_checkpoint(tmp_path / "run/checkpoint.pt")["step"] == 2
 
 
-def test_a_batch_that_cannot_be_shared_out(small, tmp_path):
-    result = torchrun(
-        "-m", "svmax_ops.cli", "retrieval", *small, "--loss", "npair", "--batch-size", "22", "--out", tmp_path / "run"
-    )
-    assert result.returncode != 0
-
-
-def test_one_process_cannot_go_on_for_two(svmax, small, tmp_path):
-    torchrun("-m", "svmax_ops.cli", "retrieval", *small, "--out", tmp_path / "run")
-    outcome = svmax("retrieval", *small, "--out", tmp_path / "run", "--resume")
-    assert outcome.code == 2
-    assert "was started with processes = 2, now it is 1;" in outcome.err
+def test_a_batch_that_cannot_be_shared_out(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "5")
+    with pytest.raises(UserError, match=r"--batch-size must be a multiple of the 5 processes of torchrun; got 144\."):
+        Ranks("cpu").check(144)

@@ -21,9 +21,9 @@ from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data import DATASETS
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData
 from svmax_ops.runs.retrieval.embedding import embed
-from svmax_ops.runs.retrieval.evaluation import batch_spectrum
+from svmax_ops.runs.retrieval.evaluation import batch_spectrum, evaluate
 from svmax_ops.runs.retrieval.losses import LOSSES, contrastive_loss
-from svmax_ops.runs.retrieval.models import SmallNetwork
+from svmax_ops.runs.retrieval.models import SmallNetwork, last_linear
 from svmax_ops.runs.retrieval.training import Training, learning_rate
 
 
@@ -200,3 +200,38 @@ def test_resuming_a_finished_run_changes_nothing(svmax, small, tmp_path):
     assert outcome.code == 0
     assert "is finished: all 6 iterations are done" in outcome.out
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class Photographs:
+    """Noise in colour, 64 x 64: four classes of six."""
+
+    shape = (3, 64, 64)
+
+    def __init__(self) -> None:
+        self.labels = torch.arange(4).repeat_interleave(6)
+        self.pixels = torch.randn(24, *self.shape, generator=torch.Generator().manual_seed(0))
+
+    def batch(self, indices: torch.Tensor, draws: torch.Tensor | None = None) -> torch.Tensor:
+        return self.pixels[indices]
+
+
+@pytest.mark.parametrize("network", ["googlenet", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_papers_networks_train_with_every_loss_and_regularizer(network, loss):
+    pictures = Photographs()
+    for regularizer in ("none", "svmax", "spread-out"):
+        config = RetrievalConfig(
+            network=network, weights="none", loss=loss, regularizer=regularizer,
+            batch_size=2 * LOSSES[loss].samples_per_class, dim=6, iterations=2, lr=0.001, workers=0,
+        )  # fmt: skip
+        training = Training(config, pictures)
+        embedding = last_linear(training.network)[1]
+        before = embedding.weight.clone()
+        for _ in range(2):
+            values, activations = training.step()
+        assert activations.shape == (config.batch_size, 6)
+        assert (values["regularizer"] > 0) == (regularizer != "none")
+        assert not embedding.weight.equal(before)
+        result = evaluate(embed(training.network, pictures, config), pictures.labels, config.batch_size)
+        assert 0 <= result["recall_at_1"] <= result["recall_at_8"] <= 1
+        assert 0 < result["spread"] < 1

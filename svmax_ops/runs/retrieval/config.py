@@ -59,17 +59,17 @@ class RetrievalConfig:
     """strokes and fonts: how much two pictures of a class differ by rotation, scale, shear and shift. Not in the
     paper."""
     network: str | None = None
-    """googlenet, resnet50 or mobilenet_v2 (paper, sections 4.1 and 4.3), any other of torchvision's or timm's, or
-    small: four convolutions. None: googlenet; for strokes and fonts small."""
+    """googlenet, resnet50 or mobilenet_v2 (paper, sections 4.1 and 4.3), any other of torchvision's or timm's (extra
+    timm), or small: four convolutions. None: googlenet; for strokes and fonts small."""
     weights: str | None = None
-    """imagenet: pretrained (paper, section 4). none: random. Otherwise a file of a state_dict. None: imagenet; for
-    strokes and fonts none."""
+    """imagenet: pretrained (paper, section 4), torchvision's IMAGENET1K_V1. none: random. Otherwise a file of a
+    state_dict. None: imagenet; for strokes and fonts none."""
     loss: Literal["contrastive", "triplet", "npair", "angular"] = "contrastive"
     """Ranking loss: contrastive (paper, eq. 6, margin 1), triplet (paper, eq. 5 on the hardest positive and negative,
     margin 0.2), npair, angular (45 degrees) (paper, section 4.1)."""
     npair_l2: float | None = None
     """None: N-pair on the unit circle, as the paper runs it. A number: on raw activations, plus that times their mean
-    squared norm, as Sohn (2016) proposed it (there 0.02)."""
+    squared norm, as Sohn (2016) proposed it."""
     regularizer: Literal["none", "svmax", "spread-out"] = "svmax"
     """none: the paper's vanilla. svmax: eq. 4. spread-out: Zhang et al. (2017), the paper's other baseline."""
     svmax_weight: float | None = None

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from svmax_ops.runs.errors import UserError
@@ -103,9 +102,9 @@ class Ranks:
             return network
         if self.device.type == "cuda":
             shared = nn.SyncBatchNorm.convert_sync_batchnorm(network, self.group)
-            return DistributedDataParallel(shared, device_ids=[self.device], broadcast_buffers=False)
+            return DistributedDataParallel(shared, device_ids=[self.device])
         _share_batch_norm(network, self.group)
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        return DistributedDataParallel(network)
 
     def check(self, batch_size: int) -> None:
         """Refuse a batch that the processes cannot share out evenly."""
@@ -113,6 +112,21 @@ class Ranks:
             raise UserError(
                 f"--batch-size must be a multiple of the {self.count} processes of torchrun; got {batch_size}."
             )
+
+
+class _Sum(torch.autograd.Function):
+    """Of all processes; what its sum contributes to the loss is summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        x = x.clone()
+        dist.all_reduce(x, group=group)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Sum.apply(grad, ctx.group), None
 
 
 class _SharedBatchNorm(nn.BatchNorm2d):
@@ -129,7 +143,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
         wide = x.double()  # for the difference of squares
         sums = torch.stack([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))])
         count = x.numel() // x.shape[1] * dist.get_world_size(self.group)
-        mean, square = all_reduce(sums, group=self.group) / count
+        mean, square = _Sum.apply(sums, self.group) / count
         variance = square - mean.square()
         with torch.no_grad():
             self.num_batches_tracked += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -99,7 +99,9 @@ class _Run:
         if done % config.log_every == 0 or last:
             self._log_step(values, activations)
         if done % config.evaluate_every == 0 and not last:
-            self.progress.say(_evaluation_line(done, self._evaluate()))
+            self._evaluate()
+            if self.folder:
+                self.progress.say(self._evaluation_line())
         signal = self.ranks.largest(self.signals.received or 0)
         if signal or done % config.checkpoint_every == 0 or last:
             self._save()
@@ -123,14 +125,14 @@ class _Run:
         shown = {name: values[name] for name in ("loss", "ranking_loss", "spread")}
         self.progress.update(done, {**shown, "best R@1": self.training.best["recall_at_1"]})
 
-    def _evaluate(self) -> dict[str, Any]:
+    def _evaluate(self) -> None:
         """Evaluate on the test classes; the network with the best R@1 so far is kept."""
         training, config = self.training, self.config
         self.embeddings = embed(training.network, self.data.test, config, self.ranks)
         if self.folder is None:
-            return {}
+            return
         labels = self.data.test.labels
-        result = evaluate(self.embeddings.cpu(), labels, config.batch_size, self.data.recall_at)
+        self.result = result = evaluate(self.embeddings.cpu(), labels, config.batch_size, self.data.recall_at)
         self.folder.log({"step": training.done, "split": "test", "of": "network", **result})
         if result["recall_at_1"] > training.best.get("recall_at_1", -1):
             training.best = {"step": training.done, "recall_at_1": result["recall_at_1"]}
@@ -139,10 +141,18 @@ class _Run:
             )
         return result
 
+    def _evaluation_line(self) -> str:
+        result = self.result
+        recalls = "  ".join(f"R@{k} {result[f'recall_at_{k}']:.1%}" for k in self.data.recall_at)
+        return (
+            f"step {self.training.done}  {recalls}  NMI {result['nmi']:.2f}  spread {result['spread']:.3f}"
+            f"  effective rank {result['effective_rank']:.1f}"
+        )
+
     def _finish(self) -> None:
-        result = self._evaluate()
+        self._evaluate()
         if self.folder:
-            print(_evaluation_line(self.training.done, result))
+            print(self._evaluation_line())
             figures.draw_run(self.folder.path, self.embeddings.cpu(), self.data.test)
             if self.config.regularizer == "svmax":
                 measured = self.training.cost.result()
@@ -173,9 +183,9 @@ class _Run:
                 )
             elif is_of_a_dead_worker(error):
                 remedy = "if memory or shared memory ran out, take fewer --workers"
-                what = f"a process that reads pictures died at step {step} ({_first_line(error)}); {remedy}"
+                what = f"a process that reads pictures died at step {step} ({_gist(error)}); {remedy}"
             elif self.ranks.group is not None and _is_of_the_group(error):
-                what = f"another process of torchrun ended or was not heard of at step {step} ({_first_line(error)})"
+                what = f"another process of torchrun ended or was not heard of at step {step} ({_gist(error)})"
             else:
                 raise
             raise UserError(f"{what}; go on from the last checkpoint with: {self.resume_command}") from error
@@ -209,8 +219,9 @@ def _is_of_the_group(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+def _gist(error: Exception) -> str:
+    """The first sentence, without the place in torch's sources that stands before it."""
+    return re.sub(r"^\[\S+\] ", "", str(error).strip()).splitlines()[0].split(". ")[0].rstrip(".")
 
 
 def _log_baselines(folder: RunFolder, data: RetrievalData, config: RetrievalConfig) -> None:
@@ -218,11 +229,3 @@ def _log_baselines(folder: RunFolder, data: RetrievalData, config: RetrievalConf
     folder.log({"step": 0, "split": "test", "of": "chance", **chance_recalls(labels, data.recall_at)})
     pixels = evaluate(raw_pixels(data.test), labels, config.batch_size, data.recall_at)
     folder.log({"step": 0, "split": "test", "of": "pixels", **pixels})
-
-
-def _evaluation_line(done: int, result: dict[str, Any]) -> str:
-    recalls = (f"R@{k} {result[f'recall_at_{k}']:.1%}" for k in (1, 8))
-    return (
-        f"step {done}  {'  '.join(recalls)}  NMI {result['nmi']:.2f}  spread {result['spread']:.3f}"
-        f"  effective rank {result['effective_rank']:.1f}"
-    )
