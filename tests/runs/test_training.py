@@ -115,6 +115,10 @@ def test_a_run_leaves_the_folder_that_is_promised(svmax, small, tmp_path):
     assert [event.step for event in spread] == [1, 2, 3, 4, 5, 6]
     assert [event.value for event in spread] == pytest.approx([line["spread"] for line in train])
     assert "test/network/recall_at_1" in events.Tags()["scalars"]
+    histogram = events.Histograms("train/singular_values")[-1].histogram_value
+    assert histogram.num == sum(histogram.bucket) == 8
+    assert histogram.sum_squares == pytest.approx(24, rel=1e-5)  # of unit rows
+    assert "test/network/singular_values" in events.Tags()["histograms"]
 
 
 def test_opening_a_checkpoint_executes_nothing(tmp_path):
