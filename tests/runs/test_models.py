@@ -145,12 +145,13 @@ def test_weights_from_a_file_give_torchvisions_features(tmp_path: Path, name: st
     torch.testing.assert_close(layer.weight @ layer.weight.mT, torch.eye(16))
 
 
-@pytest.mark.parametrize("name", ["small", "googlenet", "mobilenet_v2"])
-def test_the_weights_of_a_trained_network_come_back_with_its_embedding(tmp_path: Path, name: str):
+@pytest.mark.parametrize(("name", "of_a_run"), [("small", True), ("googlenet", False), ("mobilenet_v2", False)])
+def test_the_weights_of_a_trained_network_come_back_with_its_embedding(tmp_path: Path, name: str, of_a_run: bool):
     trained = network(name)
     for weight in trained.parameters():
         weight.data.add_(0.01)
-    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    state = trained.state_dict()
+    torch.save({"step": 7, "network": state} if of_a_run else state, tmp_path / "weights.pt")
     again = network(name, weights=tmp_path / "weights.pt")
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in trained.state_dict().items())
     smaller = network(name, weights=tmp_path / "weights.pt", dim=8)  # another d: the layers before the embedding
@@ -242,8 +243,8 @@ def other_network(weights: dict[str, Tensor]) -> object:
     return state("mobilenet_v2")
 
 
-def checkpoint(weights: dict[str, Tensor]) -> object:
-    return {"step": 7, "network": weights}
+def foreign_checkpoint(weights: dict[str, Tensor]) -> object:
+    return {"epoch": 7, "model": weights}
 
 
 def half(weights: dict[str, Tensor]) -> object:
@@ -256,7 +257,7 @@ def half(weights: dict[str, Tensor]) -> object:
         (other_shape, "does not fit --network resnet18: size mismatch for conv1.weight"),
         (other_network, "does not fit --network resnet18: it lacks conv1.weight and "),
         (half, "does not fit --network resnet18: it lacks layer4.1.conv1.weight and 9 more."),
-        (checkpoint, "holds no state_dict; it must be torch.save(network.state_dict(), FILE)."),
+        (foreign_checkpoint, "holds no state_dict; it must be torch.save(network.state_dict(), FILE)."),
         (list, "holds no state_dict; it must be torch.save(network.state_dict(), FILE)."),
     ],
 )

@@ -63,7 +63,7 @@ class RetrievalConfig:
     timm), or small: four convolutions. None: googlenet; for strokes and fonts small."""
     weights: str | None = None
     """imagenet: pretrained (paper, section 4), torchvision's IMAGENET1K_V1. none: random. Otherwise a file of a
-    state_dict. None: imagenet; for strokes and fonts none."""
+    state_dict, or a run's best.pt. None: imagenet; for strokes and fonts none."""
     loss: Literal["contrastive", "triplet", "npair", "angular"] = "contrastive"
     """Ranking loss: contrastive (paper, eq. 6, margin 1), triplet (paper, eq. 5 on the hardest positive and negative,
     margin 0.2), npair, angular (45 degrees) (paper, section 4.1)."""

@@ -1,4 +1,4 @@
-"""The weights that a network begins with: downloaded by its library, or from a file."""
+"""The weights that a network begins with: downloaded by its library, or from a file, of a run's too."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"--weights {path} is truncated or no file of torch.save ({first_line(error)}).") from error
+    if isinstance(state, dict):
+        state = state.get("network", state)  # of a run's best.pt or checkpoint.pt
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"--weights {path} holds no state_dict; it must be torch.save(network.state_dict(), FILE).")
     return {name.removeprefix("module."): value for name, value in state.items()}  # DataParallel's
