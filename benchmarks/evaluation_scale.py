@@ -33,7 +33,7 @@ from svmax_ops.runs.retrieval.samplers import ClassBatches
 DIMENSIONS = 128
 RECALL_AT = (1, 8, 10, 100, 1000)
 SPREAD, COLLAPSED, CLUMPS = "spread", "collapsed, 1e-4", "two clumps, 1e-4"
-_NOISE = 1.5  # within a class: about a fifth of the queries miss at R@1
+_NOISE = 1.5  # within a class: two fifths of the queries miss at R@1
 _TRAIN = 59_551 / 60_502  # pictures to train on for one to test on, and two more classes
 Measure = Callable[[Tensor, Tensor], dict[str, float]]
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import svmax_ops
-from benchmarks import accuracy, overhead, readme, run, step_share
+from benchmarks import accuracy, evaluation_scale, overhead, readme, run, step_share
+from benchmarks.machine import RESULTS, read_rows
 from benchmarks.timing import take_turns
 
 
@@ -99,6 +100,43 @@ def test_the_steps_that_are_timed_differ_by_their_term():
     before = step_share.Training(case).network.embedding.weight.detach()
     moved = [weights["none"] - before, *(weights[name] - weights["none"] for name in list(weights)[1:])]
     assert all(difference.norm() > 1e-4 for difference in moved)
+
+
+def test_evaluation_rows(monkeypatch, tmp_path):
+    """Exact at any size of the differences, where a float32 search is not; and the README says both."""
+    monkeypatch.setattr(evaluation_scale, "measure_apart", lambda *row: evaluation_scale.measure(*row[:4]))
+    out = tmp_path / "evaluation_scale"
+    command(monkeypatch, evaluation_scale, "--pictures", 1000, "--classes", 200, "--out", out)
+    rows = {(row["measure"], row["embeddings"]): row for row in read_rows(out)[1]}
+    assert len(rows) == sum(len(kinds) for _, kinds in evaluation_scale.MEASURES.values())
+    recall = {key: row["recall_at_1"] for key, row in rows.items()}
+    right = recall["R@K, NMI and spectra", evaluation_scale.SPREAD]
+    assert 0.5 < right < 1
+    assert recall["R@K", evaluation_scale.SPREAD] == right
+    assert recall["R@K, faiss search in float32", evaluation_scale.SPREAD] == pytest.approx(right, abs=0.002)
+    assert recall["R@K", evaluation_scale.COLLAPSED] == pytest.approx(right, abs=0.02)
+    assert recall["R@K, faiss search in float32", evaluation_scale.COLLAPSED] < 0.1
+    assert recall["R@K", evaluation_scale.CLUMPS] > right - 0.02
+    assert 0.5 < rows["R@K, NMI and spectra", evaluation_scale.SPREAD]["nmi"] < 1
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    assert f"finds {recall['R@K, faiss search in float32', evaluation_scale.COLLAPSED]:.1%}" in readme.evaluation()
+
+
+def test_evaluation_is_measured_in_a_process_of_its_own():
+    held = torch.ones(2**30 // 4)  # 1 GiB, here
+    row = evaluation_scale.measure_apart("class lists", evaluation_scale.SPREAD, 3000, 600, threads=2)
+    assert held.sum() > 0
+    assert row["threads"] == 2
+    assert 0.1 < row["peak_gib"] < 1
+
+
+def test_kept_evaluation_is_that_of_the_largest_data_set_and_within_its_aim():
+    rows = {(row["measure"], row["embeddings"]): row for row in read_rows(RESULTS / "evaluation_scale")[1]}
+    assert {(row["pictures"], row["classes"], row["threads"]) for row in rows.values()} == {(60_502, 11_316, 1)}
+    whole = rows["R@K, NMI and spectra", evaluation_scale.SPREAD]
+    assert whole["peak_gib"] < 4
+    assert whole["cpu_seconds"] < 180
+    assert rows["class lists", evaluation_scale.SPREAD]["seconds"] < 5
 
 
 def test_turns_are_interleaved():
