@@ -139,7 +139,6 @@ class _Run:
             self.folder.keep(
                 BEST, {**training.best, "config": self.folder.config, "network": training.network.state_dict()}
             )
-        return result
 
     def _evaluation_line(self) -> str:
         result = self.result
@@ -227,5 +226,5 @@ def _gist(error: Exception) -> str:
 def _log_baselines(folder: RunFolder, data: RetrievalData, config: RetrievalConfig) -> None:
     labels = data.test.labels
     folder.log({"step": 0, "split": "test", "of": "chance", **chance_recalls(labels, data.recall_at)})
-    pixels = evaluate(raw_pixels(data.test), labels, config.batch_size, data.recall_at)
+    pixels = evaluate(raw_pixels(data.test, config.workers), labels, config.batch_size, data.recall_at)
     folder.log({"step": 0, "split": "test", "of": "pixels", **pixels})
