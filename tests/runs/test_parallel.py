@@ -99,7 +99,24 @@ def test_a_process_that_dies_ends_the_others(small, tmp_path):
     assert read_checkpoint(tmp_path / "run/checkpoint.pt")["step"] == 2
 
 
-def test_a_batch_that_cannot_be_shared_out(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "5")
+def test_a_batch_that_cannot_be_shared_out():
+    ranks = Ranks("cpu")
+    ranks.count = 5
     with pytest.raises(UserError, match=r"--batch-size must be a multiple of the 5 processes of torchrun; got 144\."):
-        Ranks("cpu").check(144)
+        ranks.check(144)
+
+
+def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as other launchers set it
+    with Ranks("cpu") as ranks:
+        assert ranks.group is None
+        assert ranks.own(torch.arange(4)).equal(torch.arange(4))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="a process for each GPU at most: --nproc-per-node 1; got 2"), Ranks("auto"):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -13,26 +14,38 @@ from torch.nn.parallel import DistributedDataParallel
 
 from svmax_ops.runs.errors import UserError
 
+# The others wait while the first process evaluates, for the raw pixels of 60,502 photographs perhaps longer than NCCL's
+# ten minutes. A process that ends does not keep them waiting: torchrun ends the rest.
+_PATIENCE = timedelta(hours=2)
+
 
 class Ranks:
-    """Inside, the process group of torchrun is open; without torchrun ``group`` is None and nothing is communicated.
+    """Inside, the process group of torchrun is open. Outside, or without torchrun, this process is alone.
 
     Args:
         device: "auto", "cpu" or "cuda"; with several GPUs each process takes its own.
+    Raises:
+        UserError: on entering, more processes than GPUs.
     """
 
     def __init__(self, device: str) -> None:
-        self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.started_by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+        self.rank, self.count = 0, 1
         self.group: Any = None
+        """None: nothing is communicated."""
         on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
 
     def __enter__(self) -> Ranks:
         if self.device.type == "cuda":
+            if self.device.index >= torch.cuda.device_count():
+                raise UserError(
+                    f"torchrun must start a process for each GPU at most: --nproc-per-node {torch.cuda.device_count()};"
+                    f" got {os.environ.get('LOCAL_WORLD_SIZE')}."
+                )
             torch.cuda.set_device(self.device)
-        if self.started_by_torchrun:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+            self.rank, self.count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=_PATIENCE)
             self.group = dist.group.WORLD
         return self
 
@@ -46,7 +59,7 @@ class Ranks:
     def launcher(self) -> str:
         """What stands before a command that is to start as many processes on this machine."""
         here = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        return f"torchrun --nproc-per-node {here} --no-python " if self.started_by_torchrun else ""
+        return f"torchrun --nproc-per-node {here} --no-python " if self.group is not None else ""
 
     @property
     def is_first(self) -> bool:
@@ -101,7 +114,7 @@ class Ranks:
         if self.group is None:
             return network
         if self.device.type == "cuda":
-            shared = nn.SyncBatchNorm.convert_sync_batchnorm(network, self.group)
+            shared = _synchronized(network, self.group)
             return DistributedDataParallel(shared, device_ids=[self.device])
         _share_batch_norm(network, self.group)
         return DistributedDataParallel(network)
@@ -129,6 +142,15 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(grad, ctx.group), None
 
 
+def _synchronized(network: nn.Module, group: Any) -> nn.Module:
+    """``network`` with SyncBatchNorm; torch's conversion would lose the activation inside timm's BatchNorm."""
+    if any(type(module).__module__.startswith("timm.") for module in network.modules()):
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(network, group)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network, group)
+
+
 class _SharedBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d over the rows of all processes on a CPU, where torch's SyncBatchNorm does not run.
 
@@ -140,6 +162,10 @@ class _SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        x = self._normalized(x)
+        return self.act(self.drop(x)) if hasattr(self, "act") else x  # timm's BatchNormAct2d
+
+    def _normalized(self, x: Tensor) -> Tensor:
         wide = x.double()  # for the difference of squares
         sums = torch.stack([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))])
         count = x.numel() // x.shape[1] * dist.get_world_size(self.group)
@@ -150,12 +176,13 @@ class _SharedBatchNorm(nn.BatchNorm2d):
             momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.float(), momentum)
             self.running_var.lerp_((variance * count / (count - 1)).float(), momentum)
-        mean, scale = mean.to(x.dtype), self.weight * (variance + self.eps).rsqrt().to(x.dtype)
-        return (x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+        mean, scale = mean.to(self.weight.dtype), self.weight * (variance + self.eps).rsqrt().to(self.weight.dtype)
+        return ((x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
 def _share_batch_norm(network: nn.Module, group: Any) -> None:
     for module in network.modules():
-        if type(module) is nn.BatchNorm2d:  # with its parameters and buffers as they are
-            module.__class__ = _SharedBatchNorm
-            module.group = group
+        if isinstance(module, nn.BatchNorm2d):  # with its parameters, its buffers and its forward for testing
+            module.__class__ = type("SharedBatchNorm", (_SharedBatchNorm, type(module)), {"group": group})
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise UserError(f"--network: its {type(module).__name__} cannot be shared by processes on CPUs.")
