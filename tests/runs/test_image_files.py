@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import pickle
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_reading_leaves_the_random_numbers_of_training_alone(pictures):
     torch.manual_seed(5)
     pictures.batch(torch.tensor([0, 1]), torch.tensor([7, 8]))
     assert torch.rand(3).equal(expected)
+
+
+def test_a_signal_to_the_whole_group_of_processes_does_not_reach_the_workers(pictures):
+    requests = [Request(torch.tensor([0]))] * 9
+    batches = load(pictures, requests, 2, CPU)
+    next(batches), next(batches)  # both have begun
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    assert os.getpgrp() not in [os.getpgid(worker.pid) for worker in workers]
+    assert len(list(batches)) == 7
 
 
 def test_number_of_workers_changes_nothing(pictures):

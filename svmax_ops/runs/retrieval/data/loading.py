@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -77,7 +77,5 @@ class _Answers(Dataset[Tensor | str]):
 
 
 def _begin_worker(worker: int) -> None:
-    """A terminal's Ctrl-C reaches every process; the training process alone answers it, and ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
+    """A terminal, torchrun and timeout signal a whole group of processes; the training process alone answers it."""
+    os.setsid()  # a group of its own; the worker ends when asked to, or when the training process is gone
