@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from svmax_ops import svmax_loss
 from svmax_ops.cli import main
+from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import read_checkpoint
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data import DATASETS
@@ -204,6 +205,14 @@ def test_resuming_a_finished_run_changes_nothing(svmax, small, tmp_path):
     assert outcome.code == 0
     assert "is finished: all 6 iterations are done" in outcome.out
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_does_not_change_its_device(strokes):
+    training = Training(RetrievalConfig(), strokes.train)
+    state = training.state_dict()
+    state["random"] = [[*state["random"][0], torch.empty(16, dtype=torch.uint8)]]  # the second is a GPU's
+    with pytest.raises(UserError, match="--resume: the run was started on cuda, now it is on cpu; choose another"):
+        training.load_state_dict(state)
 
 
 class Photographs:

@@ -119,12 +119,15 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        random = state["random"][self.ranks.rank]
+        then, now = "cuda" if len(random) > 1 else "cpu", self.ranks.device.type
+        if then != now:
+            raise UserError(f"--resume: the run was started on {then}, now it is on {now}; choose another --out.")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.batches.load_state_dict(state["batches"])
         self.negatives.set_state(state["negatives"])
-        random = state["random"][self.ranks.rank]
         torch.set_rng_state(random[0])
         if self.ranks.device.type == "cuda":
             torch.cuda.set_rng_state(random[1], self.ranks.device)
