@@ -35,7 +35,7 @@ def test_contrastive_is_equation_6():
     negative = [(a, (4 * k + 6 + a % 4) % 48) for k in range(12) for a in (4 * k, 4 * k + 1)]
     terms = [math.dist(x[a].tolist(), x[b].tolist()) for a, b in positive]
     terms += [max(0.0, 1 - math.dist(x[a].tolist(), x[b].tolist())) for a, b in negative]
-    assert LOSSES["contrastive"].build()(x, y).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
+    assert LOSSES["contrastive"].formula(x, y).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
 
 
 @pytest.mark.parametrize(("p", "l"), [(36, 4), (3, 6), (2, 2)])
@@ -85,7 +85,7 @@ def test_npair_of_the_library_is_the_formula():
         similarity = [(x[a] @ x[n]).item() for n in range(1, len(y), 2)]
         own = (x[a] @ x[a + 1]).item()
         terms.append(math.log(sum(math.exp(s - own) for s in similarity)))  # the positive itself gives the 1
-    assert LOSSES["npair"].build()(x, y).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
+    assert LOSSES["npair"].formula(x, y).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
 
 
 def sohn(anchors: np.ndarray, positives: np.ndarray, l2: float) -> float:
@@ -111,7 +111,7 @@ def test_losses_are_on_the_unit_circle_where_nothing_else_is_asked_for(loss: str
     x, y = batch(loss)
     norms = torch.linspace(1e-3, 1e3, len(x), dtype=x.dtype)[:, None]
     actual = ranking_loss(RetrievalConfig(loss=loss))(x * norms, y).item()
-    assert actual == pytest.approx(LOSSES[loss].build()(x, y).item(), rel=1e-6)
+    assert actual == pytest.approx(LOSSES[loss].formula(x, y).item(), rel=1e-6)
 
 
 def test_angular_of_the_library_is_the_formula():
@@ -126,14 +126,14 @@ def test_angular_of_the_library_is_the_formula():
                 cross = 4 * tangent_squared * ((x[a] + x[p]) @ x[n]).item()
                 total += math.exp(cross - 2 * (1 + tangent_squared) * (x[a] @ x[p]).item())
         terms.append(math.log(total))
-    assert LOSSES["angular"].build()(x, y).item() == pytest.approx(sum(terms) / len(terms), rel=1e-6)
+    assert LOSSES["angular"].formula(x, y).item() == pytest.approx(sum(terms) / len(terms), rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_is_finite_at_exact_collapse(loss: str):
     x, y = batch(loss)
     x = x[:1].float().repeat(len(y), 1).requires_grad_()
-    LOSSES[loss].build()(x, y).backward()
+    LOSSES[loss].formula(x, y).backward()
     assert x.grad.isfinite().all()
 
 

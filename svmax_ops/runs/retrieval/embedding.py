@@ -19,7 +19,7 @@ _CHUNK = 256  # pictures at a time: 150 MB at 224 x 224
 def embed(
     network: nn.Module, pictures: Pictures, config: RetrievalConfig | None = None, ranks: Ranks | None = None
 ) -> Tensor:
-    """Unit-length float32 embeddings ``[n, d]`` of all pictures, BatchNorm with its running statistics.
+    """Unit-length float32 embeddings ``[n, d]`` of all pictures, on the CPU; BatchNorm with its running statistics.
 
     Args:
         network: makes ``[n, d]`` activations.
@@ -39,4 +39,4 @@ def embed(
             activations = network(batch.contiguous(memory_format=layout))
         parts.append(F.normalize(activations.float()))
     network.train(training)
-    return torch.cat([part.to(device) for part in ranks.all(torch.cat(parts).cpu())])
+    return torch.cat(ranks.all(torch.cat(parts).cpu()))

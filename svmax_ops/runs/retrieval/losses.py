@@ -67,15 +67,15 @@ class RankingLoss(NamedTuple):
     """l: pictures of a class in a batch."""
     svmax_weight: float
     """The paper's lambda for this loss."""
-    build: Callable[[], Callable[[Tensor, Tensor], Tensor]]
+    formula: Callable[[Tensor, Tensor], Tensor]
 
 
 LOSSES = {
-    "contrastive": RankingLoss(4, 1.0, lambda: contrastive_loss),
-    "triplet": RankingLoss(6, 0.1, lambda: triplet_loss),
+    "contrastive": RankingLoss(4, 1.0, contrastive_loss),
+    "triplet": RankingLoss(6, 0.1, triplet_loss),
     # Equal to the formulas of Sohn (2016) and Wang et al. (2017): tests/runs/test_losses.py.
-    "npair": RankingLoss(2, 1.0, lambda: NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False))),
-    "angular": RankingLoss(2, 2.0, lambda: AngularLoss(alpha=ANGULAR_DEGREES)),
+    "npair": RankingLoss(2, 1.0, NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False))),
+    "angular": RankingLoss(2, 2.0, AngularLoss(alpha=ANGULAR_DEGREES)),
 }
 
 
@@ -86,7 +86,7 @@ def ranking_loss(config: RetrievalConfig) -> Callable[[Tensor, Tensor], Tensor]:
     that of Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective" (2016), which bounds the norms
     by a term of their own, here ``npair_l2`` times the mean squared norm of the b rows.
     """
-    loss = LOSSES[config.loss].build()
+    loss = LOSSES[config.loss].formula
     if config.npair_l2 is None:
         return lambda activations, labels: loss(F.normalize(activations), labels)
     return lambda activations, labels: loss(activations, labels) + config.npair_l2 * activations.square().sum(-1).mean()

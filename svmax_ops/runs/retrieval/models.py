@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.config import RetrievalConfig
+from svmax_ops.runs.retrieval.data.images import MEAN, SD
 from svmax_ops.runs.retrieval.weights import first_line, load_weights, pretrained
 
 CHANNELS = (32, 64, 96, 128)
 
-_MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what pictures are normalised with, as torchvision's are
 # The ImageNet weights of these two came from TensorFlow and want pixels in [-1, 1], which transform_input makes of
 # normalised ones. It is on for random weights too: what weights mean does not depend on where they come from.
 _FROM_TENSORFLOW = {"transform_input": True, "init_weights": False}
@@ -93,8 +93,8 @@ class TimmNetwork(nn.Module):
         self.features = features
         self.embedding = orthogonal(incoming, dim)
         mean, sd = features.pretrained_cfg["mean"], features.pretrained_cfg["std"]
-        scale = [ours / theirs for ours, theirs in zip(_SD, sd, strict=True)]
-        shift = [(ours - theirs) / s for ours, theirs, s in zip(_MEAN, mean, sd, strict=True)]
+        scale = [ours / theirs for ours, theirs in zip(SD, sd, strict=True)]
+        shift = [(ours - theirs) / s for ours, theirs, s in zip(MEAN, mean, sd, strict=True)]
         self.register_buffer("scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
         self.register_buffer("shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
 

@@ -132,7 +132,7 @@ class _Run:
         if self.folder is None:
             return
         labels = self.data.test.labels
-        self.result = result = evaluate(self.embeddings.cpu(), labels, config.batch_size, self.data.recall_at)
+        self.result = result = evaluate(self.embeddings, labels, config.batch_size, self.data.recall_at)
         self.folder.log({"step": training.done, "split": "test", "of": "network", **result})
         if result["recall_at_1"] > training.best.get("recall_at_1", -1):
             training.best = {"step": training.done, "recall_at_1": result["recall_at_1"]}
@@ -152,7 +152,7 @@ class _Run:
         self._evaluate()
         if self.folder:
             print(self._evaluation_line())
-            figures.draw_run(self.folder.path, self.embeddings.cpu(), self.data.test)
+            figures.draw_run(self.folder.path, self.embeddings, self.data.test)
             if self.config.regularizer == "svmax":
                 measured = self.training.cost.result()
                 self.folder.log({"step": self.training.done, "split": "cost", **measured})

@@ -15,18 +15,12 @@ from torchvision.transforms import v2
 from svmax_ops.runs.errors import UserError
 
 SIZE = 224  # pixels a side, of what the network sees
+MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, as torchvision's weights ask
 
 _RESIZE = v2.Resize((256, 256))  # whatever the file's proportions
 _TRAIN = v2.Compose([_RESIZE, v2.RandomCrop(SIZE), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 _TEST = v2.Compose([_RESIZE, v2.CenterCrop(SIZE), v2.PILToTensor()])
-_NORMALIZE = v2.Compose(
-    [
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(
-            mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]
-        ),  # of ImageNet, as torchvision's weights ask
-    ]
-)
+_NORMALIZE = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, SD)])
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # Pillow's, for a damaged file
 
 
