@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +85,9 @@ def test_a_run_leaves_the_folder_that_is_promised(svmax, small, tmp_path):
     assert (outcome.code, outcome.err) == (0, "")
     assert "24 typefaces from" in outcome.out
     assert "STIXSizOneSymReg.ttf: draws 0 distinct letters" in outcome.out
-    assert "step 6/6  loss " in outcome.out
+    assert re.search(
+        r"step 6/6  loss \S+  ranking_loss \S+  spread \S+  best R@1 \S+  images/s \d+  \S+ it/s", outcome.out
+    )
     assert "SVMax took" in outcome.out
     figures = {"curves.png", "neighbours.png", "singular_values.png"}
     files = {"config.json", "metrics.jsonl", "checkpoint.pt", "best.pt", "events.out.tfevents.run"}
@@ -205,6 +209,17 @@ def test_resuming_a_finished_run_changes_nothing(svmax, small, tmp_path):
     assert outcome.code == 0
     assert "is finished: all 6 iterations are done" in outcome.out
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_float16_goes_on_with_its_scale(strokes):
+    config = RetrievalConfig(autocast="float16", loss="triplet", regularizer="spread-out", lr=0.01)
+    one, other = Training(config, strokes.train), Training(config, strokes.train)
+    one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=2)
+    one.step()
+    other.load_state_dict({**copy.deepcopy(one.state_dict()), "step": 1})
+    assert [one.step()[0] for _ in range(3)] == [other.step()[0] for _ in range(3)]
+    assert other.scaler.get_scale() == one.scaler.get_scale() == 8.0
+    assert all(p.equal(q) for p, q in zip(one.network.parameters(), other.network.parameters(), strict=True))
 
 
 def test_a_run_does_not_change_its_device(strokes):
