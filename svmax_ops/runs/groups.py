@@ -8,10 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from svmax_ops.runs.command_line import plain_values
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import CONFIG, read_metrics
+from svmax_ops.runs.retrieval.config import RetrievalConfig
 
-_CADENCE = ("evaluate_every", "log_every", "checkpoint_every")  # how often, not what
+# How often, where and by whom, not what.
+_NO_EFFECT = (
+    "seed",
+    "evaluate_every",
+    "log_every",
+    "checkpoint_every",
+    "workers",
+    "processes",
+    "device",
+    "out",
+    "resume",
+)
+_FOLLOWING = ("iterations", "network", "weights", "dim", "check_counts")  # may follow from the data set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +55,10 @@ class Group:
 
 
 def collect(paths: Sequence[Path]) -> list[Run]:
-    """The runs in ``paths``, each a run folder or a folder of them; those not evaluated yet are named and left out."""
+    """The runs in ``paths``, each a run folder or a folder of them.
+
+    Those not evaluated yet are named and left out; beside finished runs those not finished too.
+    """
     folders: list[Path] = []
     for path in paths:
         if not path.is_dir():
@@ -54,7 +71,7 @@ def collect(paths: Sequence[Path]) -> list[Run]:
     for folder in folders:
         try:
             record = json.loads((folder / CONFIG).read_text("utf-8"))
-            run = Run(folder, record.pop("config"), record, read_metrics(folder))
+            run = Run(folder, _complete(record.pop("config")), record, read_metrics(folder))
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"the run in {folder} cannot be read: {error}.") from error
         if run.network:
@@ -63,16 +80,18 @@ def collect(paths: Sequence[Path]) -> list[Run]:
             print(f"{folder}: nothing evaluated yet, left out")
     if not runs:
         raise UserError("none of the runs has been evaluated yet.")
-    return runs
+    finished = [run for run in runs if run.network[-1]["step"] == run.config["iterations"]]
+    for run in runs:
+        if finished and run not in finished:
+            print(f"{run.path}: at step {run.network[-1]['step']} of {run.config['iterations']}, left out")
+    return finished or runs
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
     """Runs of equal configuration but for the seed, in the order of their first; labelled by what differs."""
     settings = [_settings(run.config) for run in runs]
     fields = [field for field in settings[0] if len({str(s[field]) for s in settings if s[field] is not None}) > 1]
-    weights = {(s["loss"], s["svmax_weight"]) for s in settings if s["svmax_weight"] is not None}
-    if len(weights) == len({loss for loss, _ in weights}) and "svmax_weight" in fields:
-        fields.remove("svmax_weight")  # follows from the loss
+    fields = [field for field in fields if not _follows(field, settings)]
     groups: dict[str, Group] = {}
     for run, setting in zip(runs, settings, strict=True):
         label = {field: setting[field] for field in ("loss", "regularizer")} | {f: setting.get(f) for f in fields}
@@ -80,14 +99,33 @@ def group(runs: Sequence[Run]) -> list[Group]:
     return list(groups.values())
 
 
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+    """With the fields that a run of an earlier version did not have yet."""
+    known = {field.name for field in dataclasses.fields(RetrievalConfig)}
+    whole = RetrievalConfig(**{name: value for name, value in config.items() if name in known}).resolved()
+    return {**config, **plain_values(whole)}
+
+
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without the seed, and with what has no effect blanked."""
-    settings = {name: value for name, value in config.items() if name not in ("seed", *_CADENCE)}
+    """The configuration without what has no effect; the centred form of SVMax is a regularizer of its own."""
+    settings = {name: value for name, value in config.items() if name not in _NO_EFFECT}
     if config["regularizer"] != "svmax":
-        settings |= {"svmax_weight": None, "center": None, "bounded": None}
+        settings |= {"svmax_weight": None, "bounded": None}
+    elif config["center"]:
+        settings["regularizer"] = "svmax-centred"
     if config["regularizer"] != "spread-out":
         settings["spread_out_weight"] = None
+    del settings["center"]
     return settings
+
+
+def _follows(field: str, settings: Sequence[dict[str, Any]]) -> bool:
+    """Whether a field says nothing that the loss, or the data set, does not say already."""
+    of = {"svmax_weight": ("loss",), **dict.fromkeys(_FOLLOWING, ("dataset", "root", "jitter"))}.get(field)
+    if of is None:
+        return False
+    pairs = {(*(s[name] for name in of), s[field]) for s in settings if s[field] is not None}
+    return len(pairs) == len({pair[:-1] for pair in pairs})
 
 
 def reference(run: Run, name: str) -> dict[str, Any]:

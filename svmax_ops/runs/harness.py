@@ -1,4 +1,4 @@
-"""What every run needs around its loop: the folder, the checkpoint, the metrics, the signals, the progress."""
+"""What every run leaves behind: the folder, the checkpoint, the metrics; each file whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import io
 import json
 import os
 import pickle
-import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,13 +18,11 @@ import torch
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
-from tqdm import tqdm
 
 from svmax_ops.runs.environment import environment
 from svmax_ops.runs.errors import UserError
 
 CONFIG, METRICS, CHECKPOINT, EVENTS = "config.json", "metrics.jsonl", "checkpoint.pt", "events.out.tfevents.run"
-PLAIN_LINE_SECONDS = 10.0
 
 
 class RunFolder:
@@ -123,7 +118,6 @@ class RunFolder:
         sizes = {METRICS: self._metrics.tell(), EVENTS: self._events.tell()}
         whole = {"step": step, "config": self.config, "bytes": sizes, **state}
         self.keep(CHECKPOINT, whole)
-        self.checkpoint = whole
 
     def keep(self, name: str, state: Mapping[str, Any]) -> None:
         """Replace the file of that name by one of ``state``, as torch.save writes it, whole or not at all."""
@@ -223,82 +217,3 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
-
-
-class Signals:
-    """Inside, SIGINT and SIGTERM are noted in ``received``; a second one acts as if this were not here."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._before[signum] = signal.signal(signum, self._note)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._restore()
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
-        self._restore()
-
-    def _restore(self) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-
-
-class Progress:
-    """A bar with the rate on a terminal, a plain line every ten seconds elsewhere.
-
-    Args:
-        total: steps of the whole run.
-        done: of them, those of an earlier start.
-        images: in a step; their rate is shown. None: of the steps alone.
-        plain_seconds: between plain lines.
-        shown: False where another process speaks to the user.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        done: int,
-        images: int | None = None,
-        plain_seconds: float = PLAIN_LINE_SECONDS,
-        shown: bool = True,
-    ) -> None:
-        self.total, self.first, self.images, self.shown = total, done, images, shown
-        self.started = self.last_line = time.monotonic()
-        self.plain_seconds = plain_seconds
-        terminal = shown and sys.stdout.isatty()
-        self.bar = tqdm(total=total, initial=done, unit="it", file=sys.stdout, dynamic_ncols=True) if terminal else None
-
-    def update(self, done: int, values: Mapping[str, float]) -> None:
-        """``done`` steps are finished; ``values`` are the latest numbers to show."""
-        if not self.shown:
-            return
-        rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-        shown = {name: f"{value:.4g}" for name, value in values.items()}
-        if self.images is not None:
-            shown["images/s"] = f"{self.images * rate:.0f}"
-        if self.bar is not None:
-            self.bar.set_postfix(shown, refresh=False)
-            self.bar.update(done - self.bar.n)
-            return
-        now = time.monotonic()
-        if now - self.last_line >= self.plain_seconds or done == self.total:
-            self.last_line = now
-            text = "  ".join(f"{name} {value}" for name, value in shown.items())
-            print(f"step {done}/{self.total}  {text}  {rate:.1f} it/s", flush=True)
-
-    def say(self, text: str) -> None:
-        """Print a line without tearing the bar."""
-        if self.bar is not None:
-            self.bar.write(text)
-        else:
-            print(text, flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()

@@ -12,11 +12,17 @@ from svmax_ops.runs.harness import write_atomically
 
 # Okabe and Ito's palette; each with a line style of its own, for print without colour.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#7A7A7A"
-REGULARIZERS = {"none": (VERMILLION, "--", "s"), "svmax": (BLUE, "-", "o"), "spread-out": (GREEN, "-.", "^")}
-FURTHER = (ORANGE, PURPLE, GREY)  # for a second and third variant of one regularizer
+REGULARIZERS = {
+    "none": (VERMILLION, "--", "s"),
+    "svmax": (BLUE, "-", "o"),
+    "svmax-centred": (PURPLE, ":", "D"),
+    "spread-out": (GREEN, "-.", "^"),
+}
+FURTHER = (ORANGE, GREY)  # for a second and third variant of one regularizer
 NAMES = {  # in the order of tables and legends
     "none": "without SVMax",
     "svmax": "with SVMax",
+    "svmax-centred": "with SVMax, centred",
     "spread-out": "with spread-out",
     "contrastive": "contrastive",
     "triplet": "hard triplet",

@@ -20,9 +20,10 @@ import yaml
 from svmax_ops.runs.command_line import as_arguments, as_command, parse
 from svmax_ops.runs.environment import usable_cores
 from svmax_ops.runs.errors import Stopped, UserError
-from svmax_ops.runs.harness import CONFIG, Signals, is_finished
+from svmax_ops.runs.harness import CONFIG, is_finished
 from svmax_ops.runs.report import ReportConfig, report
 from svmax_ops.runs.retrieval.config import RetrievalConfig
+from svmax_ops.runs.signals import Signals
 
 RUNS = {"retrieval": RetrievalConfig}  # the commands a study may vary
 _SECTIONS = {"command", "fixed", "vary"}

@@ -19,7 +19,8 @@ import torch
 import svmax_ops
 from svmax_ops.backends import NAMES, native
 from svmax_ops.runs.command_line import as_arguments, parse
-from svmax_ops.runs.harness import Progress, read_checkpoint, read_metrics
+from svmax_ops.runs.harness import read_checkpoint, read_metrics
+from svmax_ops.runs.progress import Progress
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data import DATASETS
 from svmax_ops.runs.retrieval.losses import LOSSES

@@ -124,6 +124,27 @@ def test_memory_that_runs_out(svmax, small, metrics, tmp_path, monkeypatch):
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
+def test_a_run_goes_on_without_the_weights_that_it_began_with(svmax, small, tmp_path, monkeypatch):
+    weights = tmp_path / "weights.pt"
+    torch.save(SmallNetwork((1, 32, 32), 8).state_dict(), weights)
+    step = Training.step
+
+    def stop(self: Training):
+        if self.done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self)
+
+    command = ["retrieval", *small, "--weights", weights, "--out", tmp_path / "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", stop)
+        assert svmax(*command).code == 143
+    weights.unlink()
+    assert svmax(*command, "--resume").code == 0
+    assert svmax(*command[:-1], tmp_path / "new").err.startswith(
+        "svmax retrieval: --weights must be imagenet, none or a"
+    )
+
+
 def test_the_best_network_is_kept_beside_the_last(whole, metrics):
     best = torch.load(whole / "best.pt", weights_only=True)
     tests = [line for line in metrics(whole) if line.get("of") == "network"]

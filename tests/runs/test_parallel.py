@@ -49,6 +49,7 @@ def one_thread():
     [
         "--loss contrastive --center",
         "--loss triplet",
+        "--loss angular --regularizer none",
         "--loss npair --npair-l2 0.02 --regularizer spread-out --lr 0.002",
     ],
 )

@@ -146,7 +146,10 @@ def test_full_disk(svmax, small, metrics, started, tmp_path, monkeypatch):
         patch.setattr(harness.os, "fsync", full)
         outcome = svmax("retrieval", *small, "--out", started, "--resume")
     assert outcome.code == 2
-    assert outcome.err == f"svmax retrieval: cannot write {started}: No space left on device.\n"
+    assert outcome.err.startswith(
+        f"svmax retrieval: cannot write {started}: No space left on device; go on with: svmax "
+    )
+    assert outcome.err.endswith(f"--out {started} --resume\n")
     assert (started / "checkpoint.pt").read_bytes() == checkpoint
     assert not [path for path in started.iterdir() if path.name.endswith(".tmp")]
     assert svmax("retrieval", *small, "--out", started, "--resume").code == 0  # once there is space again
@@ -163,7 +166,8 @@ def test_write_error_of_the_system(small, tmp_path):
     command = [sys.executable, "-m", "svmax_ops.cli", "retrieval", *small, "--out", str(out)]
     result = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr == f"svmax retrieval: cannot write {out / 'checkpoint.pt'}: File too large.\n"
+    sentence = f"svmax retrieval: cannot write {out / 'best.pt'}: File too large; go on with: svmax retrieval "
+    assert result.stderr.startswith(sentence)
     assert {path.name for path in out.iterdir()} == {"config.json", "metrics.jsonl", "events.out.tfevents.run"}
 
 
@@ -224,5 +228,6 @@ def test_loss_that_becomes_nan(svmax, small, tmp_path):
     outcome = svmax("retrieval", *small, "--lr", "1e38", "--out", tmp_path / "run")
     assert outcome.code == 2
     assert "the loss became nan at step " in outcome.err
-    assert "try a smaller --lr. The last checkpoint in" in outcome.err
-    assert is_one_sentence(outcome.err)
+    assert "try a smaller --lr in a new --out. The last checkpoint in" in outcome.err
+    assert outcome.err.endswith(f"is from before; go on with: {outcome.err.partition('go on with: ')[2]}")
+    assert outcome.err.count("\n") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 
 SPREAD = 0.02  # vanilla triplet loss ends below, runs that learn stay above
@@ -13,21 +15,21 @@ class CollapseWatch:
 
     def __init__(self, config: RetrievalConfig) -> None:
         self.config = config
-        self._since: int | None = None
-        self._told = False
+        self.state: dict[str, Any] = {"since": None, "told": False}
+        """Plain values, for a checkpoint."""
 
     def see(self, step: int, spread: float, lr: float) -> str | None:
         """A warning, once a collapse, when the spread has been below ``SPREAD`` for ``STEPS`` steps."""
         if not spread < SPREAD:
-            self._since, self._told = None, False
+            self.state = {"since": None, "told": False}
             return None
-        if self._since is None:
-            self._since = step
-        if self._told or step - self._since < STEPS:
+        if self.state["since"] is None:
+            self.state["since"] = step
+        if self.state["told"] or step - self.state["since"] < STEPS:
             return None
-        self._told = True
+        self.state["told"] = True
         return (
-            f"warning: the embeddings have collapsed (spread below {SPREAD} since step {self._since}); try"
+            f"warning: the embeddings have collapsed (spread below {SPREAD} since step {self.state['since']}); try"
             f" {self._remedy()} or a smaller --lr (now {lr:g})"
         )
 

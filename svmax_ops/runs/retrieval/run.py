@@ -14,7 +14,8 @@ from torch import Tensor
 from svmax_ops import spectrum, use_backend
 from svmax_ops.runs.command_line import as_command, plain_values
 from svmax_ops.runs.errors import Stopped, UserError
-from svmax_ops.runs.harness import Progress, RunFolder, Signals
+from svmax_ops.runs.harness import CHECKPOINT, RunFolder
+from svmax_ops.runs.progress import Progress
 from svmax_ops.runs.retrieval import cost, figures
 from svmax_ops.runs.retrieval.collapse import CollapseWatch
 from svmax_ops.runs.retrieval.config import RetrievalConfig
@@ -25,6 +26,7 @@ from svmax_ops.runs.retrieval.embedding import embed
 from svmax_ops.runs.retrieval.evaluation import chance_recalls, evaluate, raw_pixels
 from svmax_ops.runs.retrieval.parallel import Ranks
 from svmax_ops.runs.retrieval.training import Training
+from svmax_ops.runs.signals import Signals
 
 BEST = "best.pt"
 _NOT_KEPT = ("out", "resume", "workers")  # what may differ when a run goes on
@@ -41,10 +43,8 @@ def run(config: RetrievalConfig) -> None:
     command = as_command("retrieval", dataclasses.replace(config, resume=False))
     config = config.resolved()
     with Signals() as signals, use_backend(config.backend), Ranks(config.device) as ranks:
-        command = ranks.launcher + command
-        data = DATASETS[config.dataset](config)
-        training = Training(config, data.train, ranks)  # before the folder: what does not fit leaves no trace
-        with _folder(config, command, ranks) as folder:
+        data, training = _prepared(config, ranks)  # before the folder: what does not fit leaves no trace
+        with _folder(config, ranks.launcher + command, ranks) as folder:
             _Run(training, data, folder, signals).to_the_end()
 
 
@@ -61,6 +61,7 @@ class _Run:
         self.is_new = checkpoint is None
         if checkpoint:
             training.load_state_dict(checkpoint)
+            self.collapse.state = checkpoint["collapse"]
 
     def to_the_end(self) -> None:
         training, config = self.training, self.config
@@ -165,7 +166,7 @@ class _Run:
     def _save(self, finished: bool = False) -> None:
         state = self.training.state_dict()  # of all processes
         if self.folder:
-            self.folder.save(self.training.done, {**state, "finished": finished})
+            self.folder.save(self.training.done, {**state, "collapse": self.collapse.state, "finished": finished})
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -192,6 +193,22 @@ class _Run:
     def _print(self, text: str) -> None:
         if self.folder:
             print(text)
+
+
+def _prepared(config: RetrievalConfig, ranks: Ranks) -> tuple[RetrievalData, Training]:
+    """The data and a network; where a process has none of them, all end, and the first one says why."""
+    data = training = failure = None
+    try:
+        if config.resume and (config.out / CHECKPOINT).exists():
+            config = dataclasses.replace(config, weights="none")  # the checkpoint has them, the file may be gone
+        data = DATASETS[config.dataset](config)
+        training = Training(config, data.train, ranks)
+    except UserError as error:
+        failure = str(error)
+    failures = [text for text in ranks.all(failure) if text]
+    if failures:
+        raise UserError(failures[0]) if ranks.is_first else SystemExit(2)
+    return data, training
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,11 @@ _RESIZE = v2.Resize((256, 256))  # whatever the file's proportions
 _TRAIN = v2.Compose([_RESIZE, v2.RandomCrop(SIZE), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 _TEST = v2.Compose([_RESIZE, v2.CenterCrop(SIZE), v2.PILToTensor()])
 _NORMALIZE = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, SD)])
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # Pillow's, for a damaged file
+# What Pillow raises for a damaged file, by its format.
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError),
+    *(struct.error, KeyError, TypeError, IndexError),
+)
 
 
 class ImageFiles:

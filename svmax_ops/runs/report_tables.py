@@ -1,0 +1,198 @@
+"""The tables of a report: what a set of runs shows, as rows, as CSV and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from svmax_ops.runs.groups import Group, Run, reference
+
+MEASURES = ("recall_at_1", "recall_at_8", "nmi", "spread", "effective_rank")
+TIMES = ("step_ms", "svmax_ms", "torch_svd_ms")
+_PIVOTED = ("recall_at_1", "recall_at_8", "nmi", "spread")  # the paper's tables have the first three
+_HEADINGS = {
+    "recall_at_1": "R@1 %",
+    "recall_at_8": "R@8 %",
+    "effective_rank": "eff. rank",
+    "nmi": "NMI",
+    "step_ms": "step ms",
+    "svmax_ms": "SVMax ms",
+    "torch_svd_ms": "torch SVD ms",
+}
+_DATA_FIELDS = ("dataset", "root", "jitter")
+_BASELINES = {"untrained": "untrained network", "pixels": "raw pixels", "chance": "chance"}
+_WHERE = ("cpu", "cores", "threads", "torch", "svmax_ops", "commit")
+
+
+def rows_of_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """One row a group, then the untrained network, raw pixels and chance on each data set of the groups."""
+    rows = []
+    for found in groups:
+        row = {**found.label, "runs": len(found.runs), "step": found.runs[0].network[-1]["step"]}
+        row |= _statistics([run.network[-1] for run in found.runs], MEASURES)
+        costs = [line for run in found.runs for line in run.lines if line["split"] == "cost"]
+        row |= {name: mean(line[name] for line in costs) for name in TIMES if costs}
+        rows.append(row | _where(found.runs))
+    data: dict[str, list[Run]] = {}
+    for run in (run for found in groups for run in found.runs):
+        data.setdefault(json.dumps([run.config.get(field) for field in _DATA_FIELDS]), []).append(run)
+    for runs in data.values():
+        label = {field: runs[0].config[field] for field in _DATA_FIELDS if field in groups[0].label}
+        for name in _BASELINES:
+            lines = [reference(run, name) for run in runs]
+            row = {"loss": name, **label, "runs": len(runs), "step": 0, **_statistics(lines, MEASURES)}
+            rows.append(row | _where(runs))
+    return rows
+
+
+def rows_of_runs(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """One row a run: nothing that was run is left out of what is published."""
+    rows = []
+    for found in groups:
+        for run in found.runs:
+            last = run.network[-1]
+            measures = {name: last[name] for name in last if name.startswith("recall_at_") or name in MEASURES}
+            row = {**found.label, "seed": run.config["seed"], "step": last["step"], **measures}
+            rows.append(row | {"commit": run.environment["commit"]})
+    return rows
+
+
+def _statistics(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    result = {}
+    for name in names:
+        values = [line[name] for line in lines if name in line]
+        if values:
+            result[name] = mean(values)
+        if len(values) > 1 and stdev(values) > 0:
+            result[f"{name}_sd"] = stdev(values)
+    return result
+
+
+def _where(runs: Sequence[Run]) -> dict[str, Any]:
+    """Machine and versions; several of one kind are all named."""
+    found = [{**run.environment["machine"], **run.environment["versions"], **run.environment} for run in runs]
+    return {name: " and ".join(dict.fromkeys(str(facts[name]) for facts in found)) for name in _WHERE}
+
+
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """All that is known of each row, unrounded; shares as fractions of one."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """A table that also reads well as plain text, with the place of measurement below it.
+
+    Where the learning rate was varied it is one table for each data set, with the rates side by side as in the paper's
+    tables 1 and 2.
+    """
+    if len({row["lr"] for row in rows if row.get("lr") is not None}) > 1:
+        return _side_by_side(rows) + _footer(rows)
+    left_out = {"runs", "step", *_WHERE}
+    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in left_out and not n.endswith("_sd")]
+    names = [n for n in names if n not in (*MEASURES, *TIMES)] + [n for n in (*MEASURES, *TIMES) if n in names]
+    cells = [[_cell(row, name) for name in names] for row in rows]
+    return _table([_HEADINGS.get(n, n) for n in names], cells, [n in (*MEASURES, *TIMES) for n in names]) + _footer(
+        rows
+    )
+
+
+def _side_by_side(rows: Sequence[dict[str, Any]]) -> str:
+    trained = [row for row in rows if row["step"]]
+    rates = sorted({row["lr"] for row in trained}, reverse=True)
+    columns = [(rate, name) for rate in rates for name in _PIVOTED]
+    header = ["loss", "regularizer"]
+    header += [(f"lr {rate:g}: " if name == _PIVOTED[0] else "") + _HEADINGS.get(name, name) for rate, name in columns]
+    text = ""
+    for section, members in _sections(trained).items():
+        cells: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
+        for row in members:
+            cells.setdefault((row["loss"], row["regularizer"]), {})[row["lr"]] = row
+        lines = [
+            [
+                *names,
+                *(_cell(by_rate.get(rate, {}), name, name == _PIVOTED[0]) for rate, name in columns),
+                _runs(by_rate, rates),
+            ]
+            for names, by_rate in cells.items()
+        ]
+        table = _table([*header, "runs"], lines, [False, False, *[True] * len(columns), True])
+        text += (f"**{section}**\n\n" if section else "") + table + "\n" + _baselines(rows, members[0]) + "\n"
+    return text
+
+
+def _sections(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows by everything of their label but loss, regularizer and learning rate."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(section_title(row), []).append(row)
+    return found
+
+
+def section_title(label: Mapping[str, Any], apart_from: Sequence[str] = ("lr",)) -> str:
+    """What tells a row or a group from others beside loss, regularizer and ``apart_from``: "strokes, medium"."""
+    not_label = {"loss", "regularizer", "runs", "step", *_WHERE, *apart_from}
+    fields = [f for f in label if f not in not_label and not f.startswith((*MEASURES, *TIMES))]
+    named = [f for f in fields if label[f] is not None]
+    return ", ".join(str(label[f]) if isinstance(label[f], str) else f"{f} {label[f]}" for f in named)
+
+
+def _runs(by_rate: dict[float, dict[str, Any]], rates: Sequence[float]) -> str:
+    """How many seeds: one number, or one for each learning rate where they differ."""
+    counts = [by_rate.get(rate, {}).get("runs", 0) for rate in rates]
+    return str(counts[0]) if len(set(counts)) == 1 else ", ".join(map(str, counts))
+
+
+def _baselines(rows: Sequence[dict[str, Any]], member: dict[str, Any]) -> str:
+    """One line on what the section's numbers have to be compared with."""
+    same_data = [f for f in _DATA_FIELDS if f in member]
+    texts = []
+    for row in rows:
+        if row["loss"] in _BASELINES and all(row.get(f) == member[f] for f in same_data):
+            measures = (f"{_HEADINGS.get(n, n)} {_cell(row, n, n == _PIVOTED[0])}" for n in _PIVOTED if n in row)
+            texts.append(f"{_BASELINES[row['loss']]}: {', '.join(measures)}")
+    return "; ".join(texts) + ".\n"
+
+
+def _table(header: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    rule = ["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)]
+    lines = []
+    for line in [header, rule, *cells]:
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
+        lines.append("| " + " | ".join(padded) + " |\n")
+    return "".join(lines)
+
+
+def _footer(rows: Sequence[dict[str, Any]]) -> str:
+    trained = [row for row in rows if row["step"]]
+    steps = sorted({row["step"] for row in trained})
+    runs = max(row["runs"] for row in trained)
+    seeds = f"; mean ± sd of up to {runs} seeds" if runs > 1 else ""
+    where = {name: " and ".join(dict.fromkeys(str(row[name]) for row in trained)) for name in _WHERE}
+    return (
+        f"\nAfter {', '.join(map(str, steps))} iterations{seeds}. {where['cpu']}, {where['cores']} cores,"
+        f" {where['threads']} thread(s) a run; torch {where['torch']}, svmax_ops {where['svmax_ops']},"
+        f" commit {where['commit']}.\n"
+    )
+
+
+def _cell(row: dict[str, Any], name: str, with_sd: bool = True) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if name not in (*MEASURES, *TIMES):
+        return str(value)
+    scale = 100 if name.startswith("recall") else 1
+    digits = 2 if name in ("nmi", *TIMES) else 3 if name == "spread" else 1
+    text = f"{scale * value:.{digits}f}"
+    deviation = row.get(f"{name}_sd") if with_sd else None
+    return text if deviation is None else f"{text} ± {scale * deviation:.{digits}f}"
