@@ -62,7 +62,7 @@ def test_readme_has_the_marks_of_its_tables():
     marks = re.findall(r"^<!-- (begin|end) (\w+) -->$", text("README.md"), re.MULTILINE)
     assert marks == [
         (edge, name)
-        for name in ("demo", "evaluation", "speed", "step_share", "gpu", "accuracy")
+        for name in ("demo", "retrieval", "evaluation", "speed", "step_share", "gpu", "accuracy")
         for edge in ("begin", "end")
     ]
 
