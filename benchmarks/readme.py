@@ -164,8 +164,8 @@ def retrieval() -> str:
     seeds = sorted({int(row["runs"]) for row in ours})
     note = (
         "Points of R@1 over the same loss without a regularizer, at the large / middle / small learning rate: the"
-        "\npaper's 0.01 / 0.001 / 0.0001 (GoogLeNet with ImageNet weights), ours 0.1 / 0.01 / 0.001 (a small network from"
-        f"\nscratch, means of {' to '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''})."
+        "\npaper's 0.01 / 0.001 / 0.0001 (GoogLeNet with ImageNet weights), ours 0.1 / 0.01 / 0.001 (a small network"
+        f"\nfrom scratch, means of {' to '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''})."
     )
     return f"{text_table(['loss', 'regularizer', *(name for name, *_ in columns)], table)}\n\n{note}\n{_where(ours[0])}"
 

@@ -177,3 +177,16 @@ def test_readme_without_markers_or_results(project, monkeypatch, capsys, tmp_pat
     project.write_text("<!-- begin speed -->\n<!-- end speed -->\n")
     assert readme.main() == 2
     assert "speed.json" in capsys.readouterr().err
+
+
+def test_gains_are_differences_to_the_same_loss_without_a_regularizer():
+    """Two of them from the paper's table 1: 41.26 - 25.73, 43.11 - 28.68, 29.56 - 24.49."""
+    cells = {tuple(cell.strip() for cell in row.split("|")[1:3]): row for row in readme.retrieval().splitlines()[2:]}
+    assert "| +15.5 / +14.4 / +5.1 |" in cells["contrastive", "SVMax"].replace("  ", " ")
+    rows = [
+        {"loss": "npair", "regularizer": name, "lr": lr, "recall_at_1": str(recall), "dataset": "fonts"}
+        for name, lr, recall in [("none", 0.1, 0.2), ("none", 0.01, 0.3), ("svmax", 0.1, 0.45), ("svmax", 0.01, 0.25)]
+    ]
+    where = {"loss": "npair", "dataset": "fonts"}
+    assert readme._gains(rows, where, "svmax", 100) == "+25.0 / -5.0"
+    assert readme._gains(rows, where, "spread-out", 100) == "–"
