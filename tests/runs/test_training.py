@@ -263,3 +263,12 @@ def test_the_papers_networks_train_with_every_loss_and_regularizer(network, loss
         result = evaluate(embed(training.network, pictures, config), pictures.labels, config.batch_size)
         assert 0 <= result["recall_at_1"] <= result["recall_at_8"] <= 1
         assert 0 < result["spread"] < 1
+
+
+def test_raw_pixels_of_a_large_data_set_are_not_clustered(svmax, small, metrics, tmp_path, monkeypatch):
+    monkeypatch.setattr("svmax_ops.runs.retrieval.run._MOST_CLUSTERED", 10)
+    assert svmax("retrieval", *small, "--regularizer", "none", "--out", tmp_path / "run").code == 0
+    tests = {line["of"]: line for line in metrics(tmp_path / "run") if line["split"] == "test"}
+    assert "nmi" not in tests["pixels"]
+    assert "nmi" in tests["network"]
+    assert svmax("report", tmp_path / "run").code == 0

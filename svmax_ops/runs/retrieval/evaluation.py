@@ -41,12 +41,12 @@ def raw_pixels(pictures: Pictures, workers: int = 0) -> Tensor:
 
 
 def evaluate(
-    embeddings: Tensor, labels: Tensor, batch_size: int, recall_at: tuple[int, ...] = RECALL_AT
+    embeddings: Tensor, labels: Tensor, batch_size: int, recall_at: tuple[int, ...] = RECALL_AT, with_nmi: bool = True
 ) -> dict[str, Any]:
     """All of the numbers below for ``[n, d]`` embeddings with labels ``[n]``; spectra of batches of ``batch_size``."""
     return {
         **recalls(embeddings, labels, recall_at),
-        "nmi": nmi(embeddings, labels),
+        **({"nmi": nmi(embeddings, labels)} if with_nmi else {}),
         **batch_spectrum(embeddings, batch_size),
     }
 

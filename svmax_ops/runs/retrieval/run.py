@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,8 @@ from svmax_ops.runs.retrieval.training import Training
 from svmax_ops.runs.signals import Signals
 
 BEST = "best.pt"
+# Raw pixels are not clustered where k-means, of about a thousand numbers a picture, would take many minutes.
+_MOST_CLUSTERED = 20_000
 _NOT_KEPT = ("out", "resume", "workers")  # what may differ when a run goes on
 
 
@@ -55,6 +58,10 @@ class _Run:
         self.training, self.data, self.folder, self.signals = training, data, folder, signals
         self.config, self.ranks = training.config, training.ranks
         self.collapse = CollapseWatch(self.config)
+        self.progress: Progress
+        self.embeddings: Tensor
+        self.result: dict[str, Any]
+        """The last evaluation and what it was of."""
         checkpoint = self.ranks.of_first(folder and folder.checkpoint)
         self.resume_command = self.ranks.of_first(folder and folder.resume_command)
         self.finished = bool(checkpoint and checkpoint["finished"])
@@ -243,5 +250,6 @@ def _gist(error: Exception) -> str:
 def _log_baselines(folder: RunFolder, data: RetrievalData, config: RetrievalConfig) -> None:
     labels = data.test.labels
     folder.log({"step": 0, "split": "test", "of": "chance", **chance_recalls(labels, data.recall_at)})
-    pixels = evaluate(raw_pixels(data.test, config.workers), labels, config.batch_size, data.recall_at)
+    few = len(labels) <= _MOST_CLUSTERED
+    pixels = evaluate(raw_pixels(data.test, config.workers), labels, config.batch_size, data.recall_at, with_nmi=few)
     folder.log({"step": 0, "split": "test", "of": "pixels", **pixels})
