@@ -16,6 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
+import svmax_ops
 from svmax_ops import svmax_loss
 from svmax_ops.cli import main
 from svmax_ops.runs.errors import UserError
@@ -272,3 +273,13 @@ def test_raw_pixels_of_a_large_data_set_are_not_clustered(svmax, small, metrics,
     assert "nmi" not in tests["pixels"]
     assert "nmi" in tests["network"]
     assert svmax("report", tmp_path / "run").code == 0
+
+
+def test_fewer_embeddings_than_dimensions_train_and_log_their_bounds(svmax, small, metrics, tmp_path):
+    assert svmax("retrieval", *small, "--dim", 40, "--out", tmp_path / "run").code == 0
+    train = [line for line in metrics(tmp_path / "run") if line["split"] == "train"]
+    lower, upper = svmax_ops.singular_value_bounds(24, 40)
+    for line in train:
+        assert (line["lower"], line["upper"]) == (lower, upper)
+        assert line["spread"] == pytest.approx((line["s_mu"] - lower) / (upper - lower), rel=1e-5)
+        assert lower < line["s_mu"] < upper

@@ -122,7 +122,8 @@ class _Run:
         if self.config.regularizer == "svmax":
             self.training.cost.measure(activations)
         report = spectrum(activations)
-        values["spread"] = report.spread.item()
+        values |= {"spread": report.spread.item(), "s_mu": report.mean.item()}
+        values |= {"lower": report.lower, "upper": report.upper}  # of s_mu, eq. 4
         done = self.training.done
         self.folder.log(
             {"step": done, "split": "train", **values}, {"singular_values": report.singular_values.tolist()}
