@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from svmax_ops.runs import plots
 from svmax_ops.runs.groups import Group
 from svmax_ops.runs.report_tables import section_title
-from svmax_ops.runs.retrieval.figures import limit_recall, reference_lines
+from svmax_ops.runs.retrieval.figures import baselines, limit_recall, reference_lines
 
 STUDIED = (("lr",), ("batch_size", "dim"))
 """What a study may vary beside loss, regularizer, data and seed, each with a picture of its own."""
@@ -47,7 +48,7 @@ def draw_over(groups: Sequence[Group], fields: tuple[str, ...], path: Path) -> N
                 line_of = [group for group in here if group.label["regularizer"] == regularizer]
                 _line(axes, line_of, fields, points, measure, scale)
             if here and measure == "recall_at_1":
-                reference_lines(axes, here[0].runs[0].lines, named=axes is line[-1])
+                reference_lines(axes, _mean_baselines(here), named=axes is line[-1])
     for axes, loss in zip(grid[0], losses, strict=True):
         axes.set_title(plots.NAMES[loss])
     for axes in grid[-1]:
@@ -55,6 +56,13 @@ def draw_over(groups: Sequence[Group], fields: tuple[str, ...], path: Path) -> N
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4 if len(losses) > 2 else 2)
     plots.save(figure, path)
+
+
+def _mean_baselines(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """R@1 of untrained network, pixels and chance, the mean over seeds and, where these were varied, b and d."""
+    found = [baselines(run.lines) for group in groups for run in group.runs]
+    names = {"untrained": "network", "pixels": "pixels", "chance": "chance"}
+    return [{"of": of, "recall_at_1": mean(b[name]["recall_at_1"] for b in found)} for name, of in names.items()]
 
 
 def _line(

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
 from svmax_ops.runs.groups import Group, Run, reference
 
-MEASURES = ("recall_at_1", "recall_at_8", "nmi", "spread", "effective_rank")
+MEASURES = ("nmi", "spread", "effective_rank")  # after R@K, of the K that the data set is judged by
 TIMES = ("step_ms", "svmax_ms", "torch_svd_ms")
-_PIVOTED = ("recall_at_1", "recall_at_8", "nmi", "spread")  # the paper's tables have the first three
+_RECALL = "recall_at_"
 _HEADINGS = {
-    "recall_at_1": "R@1 %",
-    "recall_at_8": "R@8 %",
     "effective_rank": "eff. rank",
     "nmi": "NMI",
     "step_ms": "step ms",
@@ -24,28 +23,33 @@ _HEADINGS = {
     "torch_svd_ms": "torch SVD ms",
 }
 _DATA_FIELDS = ("dataset", "root", "jitter")
+_DEPENDS_ON = {  # the fields beside the seed that a baseline's numbers change with; spread is that of batches of b
+    "untrained": (*_DATA_FIELDS, "network", "weights", "batch_size", "dim"),
+    "pixels": (*_DATA_FIELDS, "batch_size"),
+    "chance": _DATA_FIELDS,
+}
 _BASELINES = {"untrained": "untrained network", "pixels": "raw pixels", "chance": "chance"}
 _WHERE = ("cpu", "cores", "threads", "torch", "svmax_ops", "commit")
 
 
 def rows_of_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """One row a group, then the untrained network, raw pixels and chance on each data set of the groups."""
+    """One row a group, then the untrained network, raw pixels and chance for whatever they depend on."""
     rows = []
     for found in groups:
         row = {**found.label, "runs": len(found.runs), "step": found.runs[0].network[-1]["step"]}
-        row |= _statistics([run.network[-1] for run in found.runs], MEASURES)
+        row |= _statistics([run.network[-1] for run in found.runs])
         costs = [line for run in found.runs for line in run.lines if line["split"] == "cost"]
         row |= {name: mean(line[name] for line in costs) for name in TIMES if costs}
         rows.append(row | _where(found.runs))
-    data: dict[str, list[Run]] = {}
-    for run in (run for found in groups for run in found.runs):
-        data.setdefault(json.dumps([run.config.get(field) for field in _DATA_FIELDS]), []).append(run)
-    for runs in data.values():
-        label = {field: runs[0].config[field] for field in _DATA_FIELDS if field in groups[0].label}
-        for name in _BASELINES:
-            lines = [reference(run, name) for run in runs]
-            row = {"loss": name, **label, "runs": len(runs), "step": 0, **_statistics(lines, MEASURES)}
-            rows.append(row | _where(runs))
+    for name, fields in _DEPENDS_ON.items():
+        named = [field for field in fields if field in groups[0].label]
+        alike: dict[str, dict[int, Run]] = {}  # one run a seed: the others have the same numbers
+        for run in (run for found in groups for run in found.runs):
+            alike.setdefault(json.dumps([run.config[field] for field in named]), {})[run.config["seed"]] = run
+        for runs in (list(by_seed.values()) for by_seed in alike.values()):
+            label = {field: runs[0].config[field] for field in named}
+            row = {"loss": name, **label, "runs": len(runs), "step": 0}
+            rows.append(row | _statistics([reference(run, name) for run in runs]) | _where(runs))
     return rows
 
 
@@ -55,15 +59,40 @@ def rows_of_runs(groups: Sequence[Group]) -> list[dict[str, Any]]:
     for found in groups:
         for run in found.runs:
             last = run.network[-1]
-            measures = {name: last[name] for name in last if name.startswith("recall_at_") or name in MEASURES}
+            measures = {name: last[name] for name in _measures([last])}
             row = {**found.label, "seed": run.config["seed"], "step": last["step"], **measures}
             rows.append(row | {"commit": run.environment["commit"]})
     return rows
 
 
-def _statistics(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+def _measures(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What was measured: R@K in the order of K, then MEASURES."""
+    names = {name for row in rows for name in row}
+    found = sorted(_k(name) for name in names if re.fullmatch(_RECALL + r"\d+", name))
+    return [*(f"{_RECALL}{k}" for k in found), *(name for name in MEASURES if name in names)]
+
+
+def _pivoted(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns of the paper's tables (R@1, R@8 or the K nearest to it, NMI), and spread."""
+    second = min((n for n in _measures(rows) if n.startswith(_RECALL)), key=lambda n: abs(_k(n) - 8))
+    return list(dict.fromkeys([f"{_RECALL}1", second, "nmi", "spread"]))
+
+
+def _k(name: str) -> int:
+    return int(name.removeprefix(_RECALL))
+
+
+def _heading(name: str) -> str:
+    return f"R@{_k(name)} %" if name.startswith(_RECALL) else _HEADINGS.get(name, name)
+
+
+def _is_number(name: str) -> bool:
+    return re.fullmatch(rf"({_RECALL}\d+|{'|'.join((*MEASURES, *TIMES))})(_sd)?", name) is not None
+
+
+def _statistics(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     result = {}
-    for name in names:
+    for name in _measures(lines):
         values = [line[name] for line in lines if name in line]
         if values:
             result[name] = mean(values)
@@ -98,34 +127,29 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
         return _side_by_side(rows) + _footer(rows)
     left_out = {"runs", "step", *_WHERE}
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in left_out and not n.endswith("_sd")]
-    names = [n for n in names if n not in (*MEASURES, *TIMES)] + [n for n in (*MEASURES, *TIMES) if n in names]
+    numbers = [n for n in (*_measures(rows), *TIMES) if n in names]
+    names = [n for n in names if n not in numbers] + numbers
     cells = [[_cell(row, name) for name in names] for row in rows]
-    return _table([_HEADINGS.get(n, n) for n in names], cells, [n in (*MEASURES, *TIMES) for n in names]) + _footer(
-        rows
-    )
+    return _table([_heading(n) for n in names], cells, [n in numbers for n in names]) + _footer(rows)
 
 
 def _side_by_side(rows: Sequence[dict[str, Any]]) -> str:
     trained = [row for row in rows if row["step"]]
     rates = sorted({row["lr"] for row in trained}, reverse=True)
-    columns = [(rate, name) for rate in rates for name in _PIVOTED]
-    header = ["loss", "regularizer"]
-    header += [(f"lr {rate:g}: " if name == _PIVOTED[0] else "") + _HEADINGS.get(name, name) for rate, name in columns]
     text = ""
     for section, members in _sections(trained).items():
+        shown = _pivoted(members)
+        header = ["loss", "regularizer"]
+        header += [(f"lr {rate:g}: " if name == shown[0] else "") + _heading(name) for rate in rates for name in shown]
         cells: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
         for row in members:
             cells.setdefault((row["loss"], row["regularizer"]), {})[row["lr"]] = row
-        lines = [
-            [
-                *names,
-                *(_cell(by_rate.get(rate, {}), name, name == _PIVOTED[0]) for rate, name in columns),
-                _runs(by_rate, rates),
-            ]
-            for names, by_rate in cells.items()
-        ]
-        table = _table([*header, "runs"], lines, [False, False, *[True] * len(columns), True])
-        text += (f"**{section}**\n\n" if section else "") + table + "\n" + _baselines(rows, members[0]) + "\n"
+        lines = []
+        for names, by_rate in cells.items():
+            numbers = (_cell(by_rate.get(rate, {}), name, name == shown[0]) for rate in rates for name in shown)
+            lines.append([*names, *numbers, _runs(by_rate, rates)])
+        table = _table([*header, "runs"], lines, [False, False, *[True] * (len(header) - 1)])
+        text += (f"**{section}**\n\n" if section else "") + table + "\n" + _baselines(rows, members) + "\n"
     return text
 
 
@@ -140,7 +164,7 @@ def _sections(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 def section_title(label: Mapping[str, Any], apart_from: Sequence[str] = ("lr",)) -> str:
     """What tells a row or a group from others beside loss, regularizer and ``apart_from``: "strokes, medium"."""
     not_label = {"loss", "regularizer", "runs", "step", *_WHERE, *apart_from}
-    fields = [f for f in label if f not in not_label and not f.startswith((*MEASURES, *TIMES))]
+    fields = [f for f in label if f not in not_label and not _is_number(f)]
     named = [f for f in fields if label[f] is not None]
     return ", ".join(str(label[f]) if isinstance(label[f], str) else f"{f} {label[f]}" for f in named)
 
@@ -151,13 +175,14 @@ def _runs(by_rate: dict[float, dict[str, Any]], rates: Sequence[float]) -> str:
     return str(counts[0]) if len(set(counts)) == 1 else ", ".join(map(str, counts))
 
 
-def _baselines(rows: Sequence[dict[str, Any]], member: dict[str, Any]) -> str:
+def _baselines(rows: Sequence[dict[str, Any]], members: Sequence[dict[str, Any]]) -> str:
     """One line on what the section's numbers have to be compared with."""
-    same_data = [f for f in _DATA_FIELDS if f in member]
+    shown, member = _pivoted(members), members[0]
     texts = []
     for row in rows:
-        if row["loss"] in _BASELINES and all(row.get(f) == member[f] for f in same_data):
-            measures = (f"{_HEADINGS.get(n, n)} {_cell(row, n, n == _PIVOTED[0])}" for n in _PIVOTED if n in row)
+        fields = [f for f in _DEPENDS_ON.get(row["loss"], ()) if f in member]
+        if row["loss"] in _BASELINES and all(row[f] == member[f] for f in fields):
+            measures = (f"{_heading(n)} {_cell(row, n, n == shown[0])}" for n in shown if n in row)
             texts.append(f"{_BASELINES[row['loss']]}: {', '.join(measures)}")
     return "; ".join(texts) + ".\n"
 
@@ -189,7 +214,7 @@ def _cell(row: dict[str, Any], name: str, with_sd: bool = True) -> str:
     value = row.get(name)
     if value is None:
         return ""
-    if name not in (*MEASURES, *TIMES):
+    if not _is_number(name):
         return str(value)
     scale = 100 if name.startswith("recall") else 1
     digits = 2 if name in ("nmi", *TIMES) else 3 if name == "spread" else 1

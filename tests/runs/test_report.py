@@ -169,3 +169,59 @@ def test_batch_sizes_and_dimensions_get_a_picture_of_their_own(svmax, tmp_path):
     assert len({(row["batch_size"], row["dim"]) for row in rows if row["loss"] == "contrastive"}) == 4
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.height > 900  # R@1 and spread
+
+
+def test_baselines_are_told_apart_by_what_they_depend_on_and_count_a_seed_once(svmax, tmp_path):
+    """The untrained network by b and d, pixels (their spread) by b, chance by neither."""
+    for batch_size, dim, regularizer, seed in itertools.product((72, 144), (64, 128), ("none", "svmax"), (0, 1)):
+        folder = tmp_path / f"{batch_size}-{dim}-{regularizer}-{seed}"
+        finished_run(folder, 0.5, batch_size=batch_size, dim=dim, regularizer=regularizer, seed=seed)
+        change(folder, "network", 0, recall_at_1=dim / 1000 + seed / 10)
+    assert svmax("report", tmp_path).code == 0
+    rows = lines_of(tmp_path / "table.csv")
+    untrained = [row for row in rows if row["loss"] == "untrained"]
+    assert [(row["batch_size"], row["dim"], row["runs"]) for row in untrained] == [
+        ("144", "128", "2"), ("144", "64", "2"), ("72", "128", "2"), ("72", "64", "2"),
+    ]  # fmt: skip
+    assert [float(row["recall_at_1"]) for row in untrained] == pytest.approx([0.178, 0.114, 0.178, 0.114])
+    assert float(untrained[0]["recall_at_1_sd"]) == pytest.approx(0.1 / 2**0.5)
+    assert [row["batch_size"] for row in rows if row["loss"] == "pixels"] == ["144", "72"]
+    assert [row["loss"] for row in rows].count("chance") == 1
+
+
+@pytest.mark.parametrize("rates", [(0.1,), (0.1, 0.01)], ids=str)
+def test_recalls_are_those_that_were_measured(svmax, tmp_path, rates):
+    """Stanford Online Products has R@1, 10, 100 and 1000. The table beside the paper's takes the K nearest to 8."""
+    for lr in rates:
+        finished_run(tmp_path / str(lr), 0.5, dataset="sop", lr=lr, iterations=600)
+        for of in ("chance", "pixels", "network"):
+            change(tmp_path / str(lr), of, recall_at_8=None, recall_at_10=0.6, recall_at_100=0.7, recall_at_1000=0.8)
+    header = next(line for line in svmax("report", tmp_path).out.splitlines() if line.startswith("| loss"))
+    shown = [cell.strip() for cell in header.split("|") if "R@" in cell]
+    if len(rates) == 1:
+        assert shown == ["R@1 %", "R@10 %", "R@100 %", "R@1000 %"]
+    else:
+        assert shown == ["lr 0.1: R@1 %", "R@10 %", "lr 0.01: R@1 %", "R@10 %"]
+    assert float(lines_of(tmp_path / "table.csv")[0]["recall_at_1000"]) == 0.8
+    assert list(lines_of(tmp_path / "runs.csv")[0])[-8:-4] == [f"recall_at_{k}" for k in (1, 10, 100, 1000)]
+
+
+def test_weights_of_spread_out_have_a_table_each(svmax, tmp_path):
+    for weight, lr in itertools.product((1.0, 2.0), (0.1, 0.01)):
+        options = {"regularizer": "spread-out", "spread_out_weight": weight, "lr": lr}
+        finished_run(tmp_path / f"{weight}-{lr}", weight / 10 + lr, **options)
+    text = svmax("report", tmp_path).out
+    titles = [line for line in text.splitlines() if line.startswith("**")]
+    assert titles == ["**spread_out_weight 1.0**", "**spread_out_weight 2.0**"]
+
+
+def change(folder: Path, of: str, step: int | None = None, **measures: float | None) -> None:
+    """Other numbers in the evaluations of ``of``, at ``step`` or at all; None takes one away."""
+    path = folder / "metrics.jsonl"
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    for line in lines:
+        if line.get("of") == of and step in (None, line["step"]):
+            line |= measures
+            for name in [name for name, value in measures.items() if value is None]:
+                del line[name]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
