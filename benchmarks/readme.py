@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.accuracy import TORCH
@@ -150,33 +151,49 @@ def demo() -> str:
 def retrieval() -> str:
     """What a regularizer adds to R@1: the paper's tables 1 and 2 beside the study on stand-in data."""
     with (PAPER / "tables.csv").open(newline="") as file:
-        paper = [{**row, "lr": float(row["learning_rate"])} for row in csv.DictReader(file)]
+        paper = [{**row, "lr": row["learning_rate"], "seed": ""} for row in csv.DictReader(file)]
+    with (RESULTS / "retrieval" / "runs.csv").open(newline="") as file:
+        ours = list(csv.DictReader(file))
     with (RESULTS / "retrieval" / "table.csv").open(newline="") as file:
-        ours = [{**row, "lr": float(row["lr"])} for row in csv.DictReader(file) if row["regularizer"]]
-    columns = [("CUB-200, paper", paper, {"dataset": "cub200"}, 1), ("SOP, paper", paper, {"dataset": "sop"}, 1)]
-    for name, where in STAND_INS.items():
-        columns.append((name, ours, where, 100))
-    table = []
+        where = {**next(csv.DictReader(file)), "commit": " and ".join(dict.fromkeys(row["commit"] for row in ours))}
+    columns = [("CUB-200, paper", paper, {"dataset": "cub200"}), ("SOP, paper", paper, {"dataset": "sop"})]
+    columns += [(name, ours, data) for name, data in STAND_INS.items()]
+    table, found = [], []
     for loss in dict.fromkeys(row["loss"] for row in ours):
         for regularizer, heading in REGULARIZERS.items():
-            cells = [_gains(rows, {**where, "loss": loss}, regularizer, factor) for _, rows, where, factor in columns]
-            table.append([loss, heading, *cells])
-    seeds = sorted({int(row["runs"]) for row in ours})
+            gains = [_gains(rows, {**data, "loss": loss}, regularizer) for _, rows, data in columns]
+            found += [seeds for by_rate in gains[2:] for seeds in by_rate]
+            table.append([loss, heading, *map(_gain_cell, gains)])
+    counts = sorted({len(seeds) for seeds in found if seeds})
+    spread = max((stdev(seeds) for seeds in found if len(seeds) > 1), default=None)
     note = (
-        "Points of R@1 over the same loss without a regularizer, at the large / middle / small learning rate: the"
-        "\npaper's 0.01 / 0.001 / 0.0001 (GoogLeNet with ImageNet weights), ours 0.1 / 0.01 / 0.001 (a small network"
-        f"\nfrom scratch, means of {' to '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''})."
+        "Points of R@1 over the same loss and seed without a regularizer, at the large / middle / small learning rate:"
+        "\nthe paper's 0.01 / 0.001 / 0.0001 (GoogLeNet with ImageNet weights), ours 0.1 / 0.01 / 0.001 (a small"
+        f"\nnetwork from scratch, means of {' to '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
+        + (f", sd of a cell's seeds up to {spread:.1f})." if spread is not None else ").")
     )
-    return f"{text_table(['loss', 'regularizer', *(name for name, *_ in columns)], table)}\n\n{note}\n{_where(ours[0])}"
+    header = ["loss", "regularizer", *(name for name, *_ in columns)]
+    return f"{text_table(header, table)}\n\n{note}\n{_where(where)}"
 
 
-def _gains(rows: list[dict[str, Any]], where: dict[str, str], regularizer: str, factor: float) -> str:
-    """R@1 with the regularizer minus R@1 without, from the largest learning rate to the smallest."""
+def _gains(rows: list[dict[str, str]], where: dict[str, str], regularizer: str) -> list[list[float]]:
+    """R@1 with the regularizer minus R@1 without, in points: for each learning rate, the largest first, each seed's."""
     here = [row for row in rows if all(row[name] == value for name, value in where.items())]
-    found = {(row["regularizer"], row["lr"]): factor * float(row["recall_at_1"]) for row in here}
-    rates = sorted({lr for name, lr in found if name == regularizer}, reverse=True)
-    without = "vanilla" if ("vanilla", rates[0] if rates else 0) in found else "none"
-    return " / ".join(f"{found[regularizer, lr] - found[without, lr]:+.1f}" for lr in rates) or "–"
+    points = 1 if any(row["regularizer"] == "vanilla" for row in here) else 100  # the paper's are in percent
+    found = {(row["regularizer"], float(row["lr"]), row["seed"]): points * float(row["recall_at_1"]) for row in here}
+    without = {(lr, seed): recall for (name, lr, seed), recall in found.items() if name in ("none", "vanilla")}
+    return [
+        [
+            found[regularizer, lr, seed] - recall
+            for (at, seed), recall in without.items()
+            if (regularizer, lr, seed) in found and at == lr
+        ]
+        for lr in sorted({lr for _, lr, _ in found}, reverse=True)
+    ]
+
+
+def _gain_cell(gains: list[list[float]]) -> str:
+    return " / ".join(f"{mean(seeds):+.1f}" if seeds else "–" for seeds in gains) if any(gains) else "–"
 
 
 def _demo_cell(text: str, digits: int | None, factor: float) -> str:

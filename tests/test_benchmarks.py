@@ -183,10 +183,14 @@ def test_gains_are_differences_to_the_same_loss_without_a_regularizer():
     """Two of them from the paper's table 1: 41.26 - 25.73, 43.11 - 28.68, 29.56 - 24.49."""
     cells = {tuple(cell.strip() for cell in row.split("|")[1:3]): row for row in readme.retrieval().splitlines()[2:]}
     assert "| +15.5 / +14.4 / +5.1 |" in cells["contrastive", "SVMax"].replace("  ", " ")
-    rows = [
-        {"loss": "npair", "regularizer": name, "lr": lr, "recall_at_1": str(recall), "dataset": "fonts"}
-        for name, lr, recall in [("none", 0.1, 0.2), ("none", 0.01, 0.3), ("svmax", 0.1, 0.45), ("svmax", 0.01, 0.25)]
-    ]
+    runs = [
+        ("none", 0.1, 0, 0.2), ("none", 0.1, 1, 0.3), ("none", 0.01, 0, 0.3), ("none", 0.001, 0, 0.1),
+        ("svmax", 0.1, 0, 0.45), ("svmax", 0.1, 1, 0.53), ("svmax", 0.1, 2, 0.9), ("svmax", 0.01, 0, 0.25),
+    ]  # fmt: skip
+    names = ("regularizer", "lr", "seed", "recall_at_1")
+    rows = [{"loss": "npair", "dataset": "fonts", **dict(zip(names, map(str, run), strict=True))} for run in runs]
     where = {"loss": "npair", "dataset": "fonts"}
-    assert readme._gains(rows, where, "svmax", 100) == "+25.0 / -5.0"
-    assert readme._gains(rows, where, "spread-out", 100) == "–"
+    gains = readme._gains(rows, where, "svmax")
+    assert [[round(gain, 9) for gain in seeds] for seeds in gains] == [[25, 23], [-5], []]  # seed 2 has no partner
+    assert readme._gain_cell(gains) == "+24.0 / -5.0 / –"
+    assert readme._gain_cell(readme._gains(rows, where, "spread-out")) == "–"
