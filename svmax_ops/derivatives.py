@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from svmax_ops.backends.reference import from_nuclear_norm
+from svmax_ops.backends.reference import from_nuclear_norm, row_norms
 
 
 class _Path(NamedTuple):
@@ -46,11 +46,10 @@ def _path(x: Tensor, v: Tensor, normalize: bool, center: bool) -> _Path:
     norms = norms_dot = None
     e0, e0_dot = x, v
     if normalize:
-        largest = x.abs().amax(-1, keepdim=True)
-        norms = largest * torch.linalg.vector_norm(x / torch.where(largest == 0, 1, largest), dim=-1, keepdim=True)
+        norms = row_norms(x)[..., None]
+        v = torch.where(norms == 0, 0, v)  # a zero row stays zero
         norms = torch.where(norms == 0, 1, norms)
         e0 = x / norms
-        v = torch.where(largest == 0, 0, v)  # a zero row stays zero
         norms_dot = (v * e0).sum(-1, keepdim=True)
         e0_dot = (v - norms_dot * e0) / norms
     e, e_dot = e0, e0_dot

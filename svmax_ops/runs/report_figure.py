@@ -18,7 +18,7 @@ from svmax_ops.runs.retrieval.figures import (
     singular_value_curve,
 )
 
-_VARIANT_FIELDS = ("regularizer", "svmax_weight", "spread_out_weight", "center", "bounded")
+_VARIANT_FIELDS = ("regularizer", "svmax_weight", "spread_out_weight", "bounded")
 
 
 @plots.styled

@@ -10,7 +10,7 @@ from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data.loading import Request, load
 from svmax_ops.runs.retrieval.data.pictures import Pictures
 from svmax_ops.runs.retrieval.parallel import Ranks
-from svmax_ops.runs.retrieval.training import autocast
+from svmax_ops.runs.retrieval.training import activations
 
 _CHUNK = 64  # pictures at a time: 39 MB at 224 x 224, of which each worker keeps two in shared memory
 
@@ -28,15 +28,12 @@ def embed(
         ranks: the processes that share the work, all of which get the result; None: this one alone.
     """
     config, ranks = config or RetrievalConfig(workers=0), ranks or Ranks("cpu")
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
     device = next(network.parameters()).device
     training = network.training
     network.eval()
     own = ranks.own(torch.arange(len(pictures.labels)))
     parts = []
     for batch in load(pictures, map(Request, own.split(_CHUNK)), config.workers, device):
-        with autocast(config, device):
-            activations = network(batch.contiguous(memory_format=layout))
-        parts.append(F.normalize(activations.float()))
+        parts.append(F.normalize(activations(network, batch, config)))
     network.train(training)
     return torch.cat(ranks.all(torch.cat(parts).cpu()))

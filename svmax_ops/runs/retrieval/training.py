@@ -41,8 +41,8 @@ class Training:
         self.ranks = ranks = ranks or Ranks(config.device)
         ranks.check(config.batch_size)
         torch.manual_seed(config.seed)  # the initial weights
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.network: nn.Module = build_network(config, pictures.shape).to(ranks.device, memory_format=layout)
+        network = build_network(config, pictures.shape)
+        self.network: nn.Module = network.to(ranks.device, memory_format=memory_format(config))
         self.shared = ranks.share_network(self.network)
         if ranks.count > 1:
             torch.manual_seed(config.seed + ranks.rank)  # of dropout: every process drops other rows
@@ -71,10 +71,10 @@ class Training:
         lr = learning_rate(self.done, self.config.iterations, self.config.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        own = self._activations(pictures)
-        activations = self.ranks.whole(own)
-        ranking = self.ranking_loss(activations, labels)
-        term = regularizer(own, activations, labels, self.config, self.negatives, self.ranks.group)
+        own = activations(self.shared, pictures, self.config)
+        whole = self.ranks.whole(own)
+        ranking = self.ranking_loss(whole, labels)
+        term = regularizer(own, whole, labels, self.config, self.negatives, self.ranks.group)
         loss = ranking + self.config.weight * term
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
@@ -90,7 +90,7 @@ class Training:
                 f" {self.config.out} is from before."
             )
         self.is_between_steps = True
-        return values, activations.detach()
+        return values, whole.detach()
 
     def _next_pictures(self) -> Tensor:
         """This process's share of the next batch, which workers have been reading in the meantime."""
@@ -98,12 +98,6 @@ class Training:
             requests = _requests(copy.deepcopy(self.batches), self.config.seed, self.done, self.ranks)
             self._feed = load(self.pictures, requests, self.config.workers, self.ranks.device)
         return next(self._feed)
-
-    def _activations(self, pictures: Tensor) -> Tensor:
-        if self.config.channels_last:
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
-        with autocast(self.config, self.ranks.device):
-            return self.shared(pictures).float()
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on; the same on every process. Every process must call it."""
@@ -148,9 +142,16 @@ def learning_rate(done: int, iterations: int, initial: float) -> float:
     return initial + (_LAST_LR - initial) * (done - half) / (iterations - half)
 
 
-def autocast(config: RetrievalConfig, device: torch.device) -> torch.autocast:
-    """The precision that the network runs in."""
-    return torch.autocast(device.type, HALF_TYPES[config.autocast], enabled=config.autocast != "none")
+def memory_format(config: RetrievalConfig) -> torch.memory_format:
+    """Of the network's weights and of its pictures."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def activations(network: nn.Module, pictures: Tensor, config: RetrievalConfig) -> Tensor:
+    """``[n, d]`` float32, by the network in the precision and memory format of ``config``."""
+    pictures = pictures.contiguous(memory_format=memory_format(config))
+    with torch.autocast(pictures.device.type, HALF_TYPES[config.autocast], enabled=config.autocast != "none"):
+        return network(pictures).float()
 
 
 def _requests(batches: ClassBatches, seed: int, step: int, ranks: Ranks) -> Iterator[Request]:
