@@ -17,6 +17,7 @@ import tyro
 from svmax_ops.runs.errors import UserError
 
 Config = TypeVar("Config")
+_MAY_DIFFER = ("out", "resume", "workers")
 
 
 def parse(config: type[Config], command: str, arguments: Sequence[str]) -> Config:
@@ -66,6 +67,11 @@ def plain_values(config: Any) -> dict[str, Any]:
     """The fields as JSON and a checkpoint keep them."""
     values = dataclasses.asdict(config)
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def kept_values(config: Any) -> dict[str, Any]:
+    """The plain values that determine a run: those that may not differ when it goes on."""
+    return {name: value for name, value in plain_values(config).items() if name not in _MAY_DIFFER}
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How every figure looks: colours that the colour-blind tell apart, sizes that fit a page, PNG written whole."""
+"""How every figure looks: colours that the colour-blind tell apart, sizes that fit a page, files written whole."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ _STYLE = {
     "lines.linewidth": 1.5,
     "legend.frameon": False,
     "axes.axisbelow": True,
+    "svg.hashsalt": "svmax_ops",
 }
 styled = matplotlib.rc_context(_STYLE)
 """Decorates every function that draws: matplotlib looks its sizes up while drawing."""
@@ -55,7 +56,11 @@ def figure(width: float, height: float) -> Figure:
     return Figure((width, height), layout="constrained")
 
 
-def save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    write_atomically(path, buffer.getbuffer())
+def save(figure: Figure, *paths: Path) -> None:
+    """Write the figure whole or not at all, as .png or .svg by the path's suffix; equal figures give equal files."""
+    for path in paths:
+        buffer = io.BytesIO()
+        kind = path.suffix.removeprefix(".")
+        unstamped = {"Software": None} if kind == "png" else {"Creator": None, "Date": None}
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=unstamped)
+        write_atomically(path, buffer.getbuffer())

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
-import shlex
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 import yaml
 
-from svmax_ops.runs.command_line import as_arguments, as_command, parse
-from svmax_ops.runs.environment import usable_cores
-from svmax_ops.runs.errors import Stopped, UserError
-from svmax_ops.runs.harness import CONFIG, is_finished
+from svmax_ops.runs.command_line import as_command, parse
+from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.processes import check_workers, run_all
 from svmax_ops.runs.report import ReportConfig, report
 from svmax_ops.runs.retrieval.config import RetrievalConfig
-from svmax_ops.runs.signals import Signals
 
 RUNS = {"retrieval": RetrievalConfig}  # the commands a study may vary
 _SECTIONS = {"command", "fixed", "vary"}
@@ -52,26 +43,9 @@ def sweep(config: SweepConfig) -> None:
         UserError: the study does not fit, or a run of it failed (the others are run all the same).
         Stopped: SIGINT or SIGTERM; the runs under way have written their checkpoints.
     """
-    if config.workers < 1:
-        raise UserError(f"--workers must be at least 1; got {config.workers}.")
+    check_workers(config.workers)
     command, runs = read_study(config.study, config.out)
-    waiting = [run for run in runs if not is_finished(run.out)]
-    print(f"{config.study}: {len(runs)} runs, {len(runs) - len(waiting)} of them finished", flush=True)
-    failed = []
-    with Signals() as signals:
-        active: list[_Process] = []
-        while (waiting or active) and not signals.received:
-            while waiting and len(active) < config.workers:
-                active.append(_Process(command, waiting.pop(0), max(1, usable_cores() // config.workers)))
-            time.sleep(0.1)
-            failed += [process.name for process in active if process.poll() not in (None, 0)]
-            active = [process for process in active if process.poll() is None]
-        for process in active:
-            process.stop(signals.received or signal.SIGTERM)
-    if signals.received:
-        raise Stopped(signals.received, as_command("sweep", config))
-    if failed:
-        raise UserError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the reasons stand above.")
+    run_all(str(config.study), command, runs, config.workers, as_command("sweep", config))
     report(ReportConfig(tuple(run.out for run in runs), config.out))
 
 
@@ -125,40 +99,3 @@ def _flags(options: dict[str, Any]) -> list[str]:
         else:
             arguments += [f"--{flag}", str(value)]
     return arguments
-
-
-class _Process:
-    """One run in a process of its own, its lines printed behind its name."""
-
-    def __init__(self, command: str, config: Any, threads: int) -> None:
-        self.name = config.out.name
-        resumed = dataclasses.replace(config, resume=(config.out / CONFIG).exists())
-        print(f"[{self.name}] svmax {command} {shlex.join(as_arguments(resumed))}", flush=True)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "svmax_ops.cli", command, *as_arguments(resumed)],
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,  # a terminal's Ctrl-C reaches the sweep alone, which passes it on once
-        )
-        self.reader = threading.Thread(target=self._print_lines, daemon=True)
-        self.reader.start()
-
-    def _print_lines(self) -> None:
-        for line in self.process.stdout:
-            print(f"[{self.name}] {line}", end="", flush=True)
-
-    def poll(self) -> int | None:
-        """The exit code once the run has ended and its last line is printed."""
-        code = self.process.poll()
-        if code is not None:
-            self.reader.join()
-            self.process.stdout.close()
-        return code
-
-    def stop(self, signum: int) -> None:
-        """Pass the signal on and wait for the checkpoint."""
-        self.process.send_signal(signum)
-        self.process.wait()
-        self.poll()

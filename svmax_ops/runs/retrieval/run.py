@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from svmax_ops import spectrum, use_backend
-from svmax_ops.runs.command_line import as_command, plain_values
+from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import CHECKPOINT, RunFolder
 from svmax_ops.runs.progress import Progress
@@ -32,7 +32,6 @@ from svmax_ops.runs.signals import Signals
 BEST = "best.pt"
 # Raw pixels are not clustered where k-means, of about a thousand numbers a picture, would take many minutes.
 _MOST_CLUSTERED = 20_000
-_NOT_KEPT = ("out", "resume", "workers")  # what may differ when a run goes on
 
 
 def run(config: RetrievalConfig) -> None:
@@ -222,11 +221,10 @@ def _prepared(config: RetrievalConfig, ranks: Ranks) -> tuple[RetrievalData, Tra
 @contextlib.contextmanager
 def _folder(config: RetrievalConfig, command: str, ranks: Ranks) -> Iterator[RunFolder | None]:
     """The run's folder in the first process; where it cannot be used, all processes end."""
-    kept = {name: value for name, value in plain_values(config).items() if name not in _NOT_KEPT}
     folder = failure = None
     if ranks.is_first:
         try:
-            folder = RunFolder(config.out, {**kept, "processes": ranks.count}, command, config.resume)
+            folder = RunFolder(config.out, {**kept_values(config), "processes": ranks.count}, command, config.resume)
         except UserError as error:
             failure = error
     if ranks.of_first(failure is not None):

@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from svmax_ops.runs import plots
-from svmax_ops.runs.groups import Group
 from svmax_ops.runs.retrieval.figures import (
     finish_singular_values,
     limit_recall,
     reference_lines,
     singular_value_curve,
 )
+from svmax_ops.runs.retrieval.report.groups import Group
 
 _VARIANT_FIELDS = ("regularizer", "svmax_weight", "spread_out_weight", "bounded")
 

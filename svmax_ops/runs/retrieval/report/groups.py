@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from svmax_ops.runs import folders
 from svmax_ops.runs.command_line import plain_values
 from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.harness import CONFIG, read_metrics
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 
 # How often, where and by whom, not what.
@@ -28,13 +28,7 @@ _NO_EFFECT = (
 _FOLLOWING = ("iterations", "network", "weights", "dim", "check_counts")  # may follow from the data set
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    path: Path
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    lines: list[dict[str, Any]]
-
+class Run(folders.Run):
     @property
     def network(self) -> list[dict[str, Any]]:
         """The evaluations of the network, in the order of training."""
@@ -55,29 +49,18 @@ class Group:
 
 
 def collect(paths: Sequence[Path]) -> list[Run]:
-    """The runs in ``paths``, each a run folder or a folder of them.
+    """The runs in the run folders ``paths``.
 
     Those not evaluated yet are named and left out; beside finished runs those not finished too.
     """
-    folders: list[Path] = []
-    for path in paths:
-        if not path.is_dir():
-            raise UserError(f"{path} is not a folder.")
-        found = [path] if (path / CONFIG).exists() else sorted(file.parent for file in path.glob(f"*/{CONFIG}"))
-        if not found:
-            raise UserError(f"{path} holds no run (no {CONFIG} in it or in its folders).")
-        folders += found
     runs = []
-    for folder in folders:
-        try:
-            record = json.loads((folder / CONFIG).read_text("utf-8"))
-            run = Run(folder, _complete(record.pop("config")), record, read_metrics(folder))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"the run in {folder} cannot be read: {error}.") from error
+    for path in paths:
+        read = folders.read_run(path)
+        run = Run(path, read.command, _complete(read.config), read.environment, read.lines)
         if run.network:
             runs.append(run)
         else:
-            print(f"{folder}: nothing evaluated yet, left out")
+            print(f"{path}: nothing evaluated yet, left out")
     if not runs:
         raise UserError("none of the runs has been evaluated yet.")
     finished = [run for run in runs if run.network[-1]["step"] == run.config["iterations"]]

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from svmax_ops.runs import plots
-from svmax_ops.runs.groups import Group
-from svmax_ops.runs.report_tables import section_title
 from svmax_ops.runs.retrieval.figures import baselines, limit_recall, reference_lines
+from svmax_ops.runs.retrieval.report.groups import Group
+from svmax_ops.runs.retrieval.report.tables import section_title
 
 STUDIED = (("lr",), ("batch_size", "dim"))
 """What a study may vary beside loss, regularizer, data and seed, each with a picture of its own."""

@@ -1,16 +1,15 @@
-"""The tables of a report: what a set of runs shows, as rows, as CSV and as Markdown."""
+"""The tables of a report: what a set of runs shows, as rows and as Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from svmax_ops.runs.groups import Group, Run, reference
+from svmax_ops.runs.retrieval.report.groups import Group, Run, reference
+from svmax_ops.runs.tables import WHERE, markdown_table, measured_on, place
 
 MEASURES = ("nmi", "spread", "effective_rank")  # after R@K, of the K that the data set is judged by
 TIMES = ("step_ms", "svmax_ms", "torch_svd_ms")
@@ -29,7 +28,6 @@ _DEPENDS_ON = {  # the fields beside the seed that a baseline's numbers change w
     "chance": _DATA_FIELDS,
 }
 _BASELINES = {"untrained": "untrained network", "pixels": "raw pixels", "chance": "chance"}
-_WHERE = ("cpu", "cores", "threads", "torch", "svmax_ops", "commit")
 
 
 def rows_of_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -40,7 +38,7 @@ def rows_of_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
         row |= _statistics([run.network[-1] for run in found.runs])
         costs = [line for run in found.runs for line in run.lines if line["split"] == "cost"]
         row |= {name: mean(line[name] for line in costs) for name in TIMES if costs}
-        rows.append(row | _where(found.runs))
+        rows.append(row | measured_on(found.runs))
     for name, fields in _DEPENDS_ON.items():
         named = [field for field in fields if field in groups[0].label]
         alike: dict[str, dict[int, Run]] = {}  # one run a seed: the others have the same numbers
@@ -49,7 +47,7 @@ def rows_of_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
         for runs in (list(by_seed.values()) for by_seed in alike.values()):
             label = {field: runs[0].config[field] for field in named}
             row = {"loss": name, **label, "runs": len(runs), "step": 0}
-            rows.append(row | _statistics([reference(run, name) for run in runs]) | _where(runs))
+            rows.append(row | _statistics([reference(run, name) for run in runs]) | measured_on(runs))
     return rows
 
 
@@ -101,22 +99,6 @@ def _statistics(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     return result
 
 
-def _where(runs: Sequence[Run]) -> dict[str, Any]:
-    """Machine and versions; several of one kind are all named."""
-    found = [{**run.environment["machine"], **run.environment["versions"], **run.environment} for run in runs]
-    return {name: " and ".join(dict.fromkeys(str(facts[name]) for facts in found)) for name in _WHERE}
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """All that is known of each row, unrounded; shares as fractions of one."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """A table that also reads well as plain text, with the place of measurement below it.
 
@@ -125,12 +107,12 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """
     if len({row["lr"] for row in rows if row.get("lr") is not None}) > 1:
         return _side_by_side(rows) + _footer(rows)
-    left_out = {"runs", "step", *_WHERE}
+    left_out = {"runs", "step", *WHERE}
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in left_out and not n.endswith("_sd")]
     numbers = [n for n in (*_measures(rows), *TIMES) if n in names]
     names = [n for n in names if n not in numbers] + numbers
     cells = [[_cell(row, name) for name in names] for row in rows]
-    return _table([_heading(n) for n in names], cells, [n in numbers for n in names]) + _footer(rows)
+    return markdown_table([_heading(n) for n in names], cells, [n in numbers for n in names]) + _footer(rows)
 
 
 def _side_by_side(rows: Sequence[dict[str, Any]]) -> str:
@@ -148,7 +130,7 @@ def _side_by_side(rows: Sequence[dict[str, Any]]) -> str:
         for names, by_rate in cells.items():
             numbers = (_cell(by_rate.get(rate, {}), name, name == shown[0]) for rate in rates for name in shown)
             lines.append([*names, *numbers, _runs(by_rate, rates)])
-        table = _table([*header, "runs"], lines, [False, False, *[True] * (len(header) - 1)])
+        table = markdown_table([*header, "runs"], lines, [False, False, *[True] * (len(header) - 1)])
         text += (f"**{section}**\n\n" if section else "") + table + "\n" + _baselines(rows, members) + "\n"
     return text
 
@@ -163,7 +145,7 @@ def _sections(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 
 def section_title(label: Mapping[str, Any], apart_from: Sequence[str] = ("lr",)) -> str:
     """What tells a row or a group from others beside loss, regularizer and ``apart_from``: "strokes, medium"."""
-    not_label = {"loss", "regularizer", "runs", "step", *_WHERE, *apart_from}
+    not_label = {"loss", "regularizer", "runs", "step", *WHERE, *apart_from}
     fields = [f for f in label if f not in not_label and not _is_number(f)]
     named = [f for f in fields if label[f] is not None]
     return ", ".join(str(label[f]) if isinstance(label[f], str) else f"{f} {label[f]}" for f in named)
@@ -187,27 +169,12 @@ def _baselines(rows: Sequence[dict[str, Any]], members: Sequence[dict[str, Any]]
     return "; ".join(texts) + ".\n"
 
 
-def _table(header: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    rule = ["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)]
-    lines = []
-    for line in [header, rule, *cells]:
-        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
-        lines.append("| " + " | ".join(padded) + " |\n")
-    return "".join(lines)
-
-
 def _footer(rows: Sequence[dict[str, Any]]) -> str:
     trained = [row for row in rows if row["step"]]
     steps = sorted({row["step"] for row in trained})
     runs = max(row["runs"] for row in trained)
     seeds = f"; mean ± sd of up to {runs} seeds" if runs > 1 else ""
-    where = {name: " and ".join(dict.fromkeys(str(row[name]) for row in trained)) for name in _WHERE}
-    return (
-        f"\nAfter {', '.join(map(str, steps))} iterations{seeds}. {where['cpu']}, {where['cores']} cores,"
-        f" {where['threads']} thread(s) a run; torch {where['torch']}, svmax_ops {where['svmax_ops']},"
-        f" commit {where['commit']}.\n"
-    )
+    return f"\nAfter {', '.join(map(str, steps))} iterations{seeds}. {place(trained)}\n"
 
 
 def _cell(row: dict[str, Any], name: str, with_sd: bool = True) -> str:

@@ -1,0 +1,86 @@
+"""Training from the checkpoint to the last step, in one process: logging, evaluating, saving, stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from svmax_ops.runs.errors import Stopped, UserError
+from svmax_ops.runs.harness import RunFolder
+from svmax_ops.runs.progress import Progress
+from svmax_ops.runs.signals import Signals
+
+
+class Training(Protocol):
+    """What changes from step to step."""
+
+    done: int
+    """Steps taken."""
+
+    def step(self) -> None: ...
+
+    def train_line(self) -> dict[str, Any]:
+        """Of the last step: ``loss``, ``spread``, ``lr`` and what else is logged of it."""
+
+    def evaluate(self) -> dict[str, Any]:
+        """What is logged of an evaluation; plain numbers and lists of them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps and the final pictures depend on."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Schedule(NamedTuple):
+    steps: int
+    log_every: int
+    checkpoint_every: int
+    evaluations: Collection[int]
+    """The steps after which the run is evaluated; 0 for before the first."""
+    shown: Collection[str]
+    """Of the lines logged, what the progress shows."""
+
+
+def train(training: Training, folder: RunFolder, schedule: Schedule, signals: Signals) -> None:
+    """Go on from the folder's checkpoint, or begin; ends with a checkpoint that is not yet marked as finished.
+
+    Raises:
+        Stopped: SIGINT or SIGTERM; a checkpoint was written.
+        UserError: memory ran out.
+    """
+    if folder.checkpoint:
+        training.load_state_dict(folder.checkpoint)
+    elif 0 in schedule.evaluations:
+        folder.log({"step": 0, "split": "test", **training.evaluate()})
+    progress = Progress(schedule.steps, training.done)
+    try:
+        while training.done < schedule.steps:
+            training.step()
+            _after_step(training, folder, schedule, progress)
+            last = training.done == schedule.steps
+            if signals.received or last or training.done % schedule.checkpoint_every == 0:
+                save(training, folder)
+            if signals.received and not last:
+                raise Stopped(signals.received, folder.resume_command)
+    except MemoryError as error:
+        raise UserError(f"memory ran out; go on from the last checkpoint with: {folder.resume_command}") from error
+    finally:
+        progress.close()
+
+
+def save(training: Training, folder: RunFolder, finished: bool = False) -> None:
+    folder.save(training.done, {**training.state_dict(), "finished": finished})
+
+
+def _after_step(training: Training, folder: RunFolder, schedule: Schedule, progress: Progress) -> None:
+    done = training.done
+    if done % schedule.log_every == 0 or done == schedule.steps:
+        line = training.train_line()
+        folder.log({"step": done, "split": "train", **line})
+        progress.update(done, {name: line[name] for name in schedule.shown})
+    if done in schedule.evaluations:
+        result = training.evaluate()
+        folder.log({"step": done, "split": "test", **result})
+        progress.say(
+            f"step {done}  " + "  ".join(f"{k} {v:.4g}" for k, v in result.items() if isinstance(v, float | int))
+        )

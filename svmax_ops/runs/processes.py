@@ -1,0 +1,95 @@
+"""Several runs at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from svmax_ops.runs.command_line import as_arguments
+from svmax_ops.runs.environment import usable_cores
+from svmax_ops.runs.errors import Stopped, UserError
+from svmax_ops.runs.harness import CONFIG, is_finished
+from svmax_ops.runs.signals import Signals
+
+
+def check_workers(workers: int) -> None:
+    """Refuse what is no number of processes, before anything is read or written."""
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1; got {workers}.")
+
+
+def run_all(what: str, command: str, runs: Sequence[Any], workers: int, again: str) -> None:
+    """Run those that are not finished, going on with what was cut off; their lines are printed behind their names.
+
+    Args:
+        what: they are, for the line that says how many.
+        command: of ``svmax``.
+        runs: a configuration each, with fields ``out`` (its name is the run's) and ``resume``.
+        workers: runs at a time; the cores are shared out evenly among them.
+        again: the command that goes on after a signal.
+    Raises:
+        UserError: a run failed (the others are run all the same).
+        Stopped: SIGINT or SIGTERM; the runs under way have written their checkpoints.
+    """
+    waiting = [run for run in runs if not is_finished(run.out)]
+    print(f"{what}: {len(runs)} runs, {len(runs) - len(waiting)} of them finished", flush=True)
+    failed = []
+    with Signals() as signals:
+        active: list[_Process] = []
+        while (waiting or active) and not signals.received:
+            while waiting and len(active) < workers:
+                active.append(_Process(command, waiting.pop(0), max(1, usable_cores() // workers)))
+            time.sleep(0.1)
+            failed += [process.name for process in active if process.poll() not in (None, 0)]
+            active = [process for process in active if process.poll() is None]
+        for process in active:
+            process.stop(signals.received or signal.SIGTERM)
+    if signals.received:
+        raise Stopped(signals.received, again)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the reasons stand above.")
+
+
+class _Process:
+    """One run in a process of its own, its lines printed behind its name."""
+
+    def __init__(self, command: str, config: Any, threads: int) -> None:
+        self.name = config.out.name
+        resumed = dataclasses.replace(config, resume=(config.out / CONFIG).exists())
+        print(f"[{self.name}] svmax {command} {shlex.join(as_arguments(resumed))}", flush=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "svmax_ops.cli", command, *as_arguments(resumed)],
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # a terminal's Ctrl-C reaches the sweep alone, which passes it on once
+        )
+        self.reader = threading.Thread(target=self._print_lines, daemon=True)
+        self.reader.start()
+
+    def _print_lines(self) -> None:
+        for line in self.process.stdout:
+            print(f"[{self.name}] {line}", end="", flush=True)
+
+    def poll(self) -> int | None:
+        """The exit code once the run has ended and its last line is printed."""
+        code = self.process.poll()
+        if code is not None:
+            self.reader.join()
+            self.process.stdout.close()
+        return code
+
+    def stop(self, signum: int) -> None:
+        """Pass the signal on and wait for the checkpoint."""
+        self.process.send_signal(signum)
+        self.process.wait()
+        self.poll()
