@@ -43,6 +43,14 @@ def _retrieval(arguments: Sequence[str]) -> None:
     run(config)
 
 
+def _gan(arguments: Sequence[str]) -> None:
+    from svmax_ops.runs.command_line import parse
+    from svmax_ops.runs.gan.config import GanConfig
+    from svmax_ops.runs.gan.run import run
+
+    run(parse(GanConfig, "gan", arguments))
+
+
 def _sweep(arguments: Sequence[str]) -> None:
     from svmax_ops.runs.command_line import parse
     from svmax_ops.runs.sweep import SweepConfig, sweep
@@ -59,6 +67,7 @@ def _report(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "retrieval": ("train an embedding network with or without SVMax and evaluate it", _retrieval),
+    "gan": ("train a GAN on a ring of eight Gaussians, the rows of the paper's figure 3", _gan),
     "sweep": ("run every combination of a study (a YAML file), then the report", _sweep),
     "report": ("one table and one picture of finished runs", _report),
     "info": ("versions, native libraries and backends: what to paste into a bug report", _info),

@@ -1,4 +1,4 @@
-"""Where something was computed: versions, commit, machine. Kept beside every number that is kept."""
+"""Where something is computed: backend, versions, commit, machine. Kept beside every number that is kept."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import svmax_ops
+from svmax_ops.runs.errors import UserError
 
 
 def environment() -> dict[str, Any]:
@@ -27,6 +28,17 @@ def environment() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     return {"cpu": _cpu_name(), "cores": usable_cores(), "threads": torch.get_num_threads()}
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a backend that is not available here.
+
+    Raises:
+        UserError: with the reason.
+    """
+    state = "ok" if backend == "auto" else svmax_ops.available_backends()[backend]
+    if state != "ok":
+        raise UserError(f"--backend {backend} is not available: {state}.")
 
 
 def usable_cores() -> int:

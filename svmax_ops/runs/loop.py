@@ -77,7 +77,7 @@ def _after_step(training: Training, folder: RunFolder, schedule: Schedule, progr
     if done % schedule.log_every == 0 or done == schedule.steps:
         line = training.train_line()
         folder.log({"step": done, "split": "train", **line})
-        progress.update(done, {name: line[name] for name in schedule.shown})
+        progress.update(done, {name: line[name] for name in schedule.shown if line[name] is not None})
     if done in schedule.evaluations:
         result = training.evaluate()
         folder.log({"step": done, "split": "test", **result})

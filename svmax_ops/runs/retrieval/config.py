@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-import svmax_ops
+from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.losses import LOSSES
 
@@ -154,9 +154,7 @@ class RetrievalConfig:
         rule = f"a multiple of {l} and at least {2 * l}: {self.loss} takes p classes x {l} pictures, p >= 2"
         _require(fits, "batch_size", self.batch_size, rule)
         _require(self.dataset != "strokes" or self.root is None, "root", self.root, "left out: strokes reads no files")
-        state = "ok" if self.backend == "auto" else svmax_ops.available_backends()[self.backend]
-        if state != "ok":
-            raise UserError(f"--backend {self.backend} is not available: {state}.")
+        check_backend(self.backend)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError(f"--device cuda is not available: torch {torch.__version__} sees no GPU here.")
 

@@ -1,0 +1,127 @@
+"""The configuration of ``svmax gan``: the one list of what can be set, its defaults and where they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from svmax_ops.runs.environment import check_backend
+from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.gan.ring import mode_weights
+from svmax_ops.runs.members import rows_of, seeds_of
+
+
+class Row(NamedTuple):
+    """A row of figure 3."""
+
+    regularized: bool
+    unrolled: bool
+
+
+ROWS = {
+    "vanilla": Row(regularized=False, unrolled=False),
+    "svmax": Row(regularized=True, unrolled=False),
+    "unrolled": Row(regularized=False, unrolled=True),
+    "unrolled-svmax": Row(regularized=True, unrolled=True),
+}
+WEIGHTS = {"eq1": 0.01, "bounded": 1.0, "matched": 1.0}
+"""Lambda of each objective."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GanConfig:
+    """Train a GAN on a ring of eight Gaussians, without and with SVMax, without and with unrolling (figure 3).
+
+    "Paper" is Taha et al., "SVMax: A Feature Embedding Regularizer", section 4.2, and where it says nothing the public
+    implementation that it names. The ring has radius 2, a Gaussian a standard deviation of 0.02. Every run takes one
+    thread: a seed then gives the same run whatever the number of workers.
+    """
+
+    rows: str = ",".join(ROWS)
+    """Rows of the figure, between commas: vanilla, svmax, unrolled, unrolled-svmax (paper, figure 3: these four)."""
+    seeds: str = "0"
+    """Of initial weights, noise and real samples; the same for all rows. Numbers and ranges, like 0-4 or 0,2,7."""
+    objective: Literal["eq1", "bounded", "matched"] = "eq1"
+    """Of the svmax rows. eq1: minus the mean singular value of the fake batch as it is (paper). bounded: eq. 4 on its
+    rows, each divided by its norm. matched, ours, not the paper's: by how much s_mu of the fake batch falls short of
+    that of the real one, both centred."""
+    matched_form: Literal["hinge", "absolute"] = "hinge"
+    """matched: max(0, s_mu(real) - s_mu(fake)), or the absolute value of the difference."""
+    svmax_weight: float | None = None
+    """The paper's lambda. None: eq1 0.01 (paper), bounded and matched 1."""
+    unrolled_steps: int = 5
+    """Steps the discriminator takes ahead of the generator's (paper: 5)."""
+    unrolled_gradient: bool = False
+    """The generator's gradient also goes through the discriminator's steps ahead (Metz et al., 2017). Without, as in
+    the public implementation, they count as constants, and the optimizer's averages of them are kept."""
+    generator_activation: Literal["tanh", "relu"] = "tanh"
+    """Of the two hidden layers (public implementation: tanh)."""
+    logits: bool = False
+    """Binary cross-entropy of logits. Without: of a sigmoid's value, its logarithm cut off at -100, so that a sure
+    discriminator leaves the generator no gradient (public implementation)."""
+    mode_weights: str = "uniform"
+    """uniform (paper, figure 3: equal), random (drawn anew for each seed), or eight numbers between commas in
+    proportion to which the Gaussians are drawn from."""
+    steps: int = 25_000
+    """Of the generator (paper, figure 3: 25,000), each after one of the discriminator."""
+    batch_size: int = 512
+    """Real samples, and fake ones, a step (public implementation: 512)."""
+    latent_dim: int = 256
+    """Of the noise (public implementation: 256)."""
+    lr: float = 0.025
+    """Of Adam (beta 0.5, 0.999), for both networks (paper: 0.025, its one change to the public implementation)."""
+    backend: Literal["auto", "cpu", "cuda", "triton", "reference"] = "auto"
+    """What computes SVMax; "svmax info" lists what is available."""
+    evaluate_every: int | None = None
+    """Steps between pictures; the first and the last step have one too. None: a fifth of the steps (paper: 5,000)."""
+    log_every: int = 100
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    workers: int = 1
+    """Runs at a time, of several rows or seeds."""
+    out: Path = Path("runs/gan")
+    """Folder of the run: new, or with --resume the one to go on with. Several rows or seeds get a folder each in it."""
+    resume: bool = False
+    """Go on, bit for bit, from the checkpoints in --out."""
+
+    def resolved(self) -> GanConfig:
+        """With every None replaced by what it stands for."""
+        every = max(1, self.steps // 5) if self.evaluate_every is None else self.evaluate_every
+        weight = WEIGHTS[self.objective] if self.svmax_weight is None else self.svmax_weight
+        return dataclasses.replace(self, evaluate_every=every, svmax_weight=weight)
+
+    @property
+    def row(self) -> str:
+        """The row of a run of one."""
+        return self.rows.strip()
+
+    @property
+    def seed(self) -> int:
+        """The seed of a run of one."""
+        return seeds_of(self.seeds)[0]
+
+    def check(self) -> None:
+        """Refuse values that cannot be run, before anything is read or written.
+
+        Raises:
+            UserError: with the flag, what was given and what is accepted.
+        """
+        values = self.resolved()
+        rows_of(self.rows, tuple(ROWS))
+        seeds_of(self.seeds)
+        mode_weights(self.mode_weights, 0)
+        counts = ("steps", "evaluate_every", "log_every", "checkpoint_every", "unrolled_steps", "latent_dim", "workers")
+        for name in counts:
+            value = getattr(values, name)
+            if value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1; got {value}.")
+        if self.batch_size < 2:
+            raise UserError(f"--batch-size must be at least 2, the dimensions of a sample; got {self.batch_size}.")
+        if not 0 < self.lr < math.inf:
+            raise UserError(f"--lr must be a positive number; got {self.lr}.")
+        if not 0 <= values.svmax_weight < math.inf:
+            raise UserError(f"--svmax-weight must be zero or a positive number; got {self.svmax_weight}.")
+        check_backend(self.backend)

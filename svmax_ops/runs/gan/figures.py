@@ -1,0 +1,81 @@
+"""Heat maps of samples, as in the paper's figure 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from svmax_ops.runs import plots
+from svmax_ops.runs.gan import ring
+from svmax_ops.runs.gan.config import GanConfig
+
+RUN_FIGURES = ("heat_maps.png", "heat_maps.svg")
+_SHOWN = 3.0  # on either side of the origin, on every axis: what leaves the plot is told in words
+_BINS = 90
+NAMES = {"vanilla": "vanilla", "svmax": "SVMax", "unrolled": "unrolled", "unrolled-svmax": "unrolled\nSVMax"}
+
+
+class Panel(NamedTuple):
+    """A heat map and what is said below it."""
+
+    samples: Tensor | None
+    """``[n, 2]``; None: an empty place."""
+    text: str
+
+
+def panel(samples: Tensor, config: Mapping[str, Any]) -> Panel:
+    """With how many modes are covered, and the 99 % radius where samples are off the plot."""
+    found = ring.coverage(samples, config["batch_size"])
+    radius = found["radius_99"]
+    away = "not finite" if radius is None else f"r₉₉ = {radius:,.1f}" if radius > _SHOWN else ""
+    return Panel(samples, ", ".join(filter(None, (f"{found['modes_wide']} of {ring.MODES} modes", away))))
+
+
+def target(config: Mapping[str, Any], seed: int) -> Panel:
+    weights = ring.mode_weights(config["mode_weights"], seed)
+    return Panel(ring.draw(10_000, weights, torch.Generator().manual_seed(seed)), "target")
+
+
+@plots.styled
+def draw_grid(rows: Mapping[str, Sequence[Panel]], titles: Sequence[str], paths: Sequence[Path]) -> None:
+    """Heat maps side by side, all of them on the same axes: ``rows`` by name, a column for each of ``titles``."""
+    figure = plots.figure(0.5 + 1.0 * len(titles), 0.3 + 1.16 * len(rows))
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for line, (name, panels) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(name)
+        for axes, shown in zip(line, panels, strict=True):
+            _heat_map(axes, shown)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title)
+    plots.save(figure, *paths)
+
+
+def _heat_map(axes: Axes, shown: Panel) -> None:
+    axes.set(xticks=[], yticks=[], xlim=(-_SHOWN, _SHOWN), ylim=(-_SHOWN, _SHOWN), aspect="equal")
+    axes.grid(visible=False)
+    for side in axes.spines.values():
+        side.set(visible=True, linewidth=0.4, color=plots.GREY)
+    if shown.samples is None:
+        axes.set_visible(False)
+        return
+    points = shown.samples.double().numpy()
+    points = points[np.isfinite(points).all(1)]
+    counts, *_ = np.histogram2d(points[:, 0], points[:, 1], _BINS, [[-_SHOWN, _SHOWN]] * 2)
+    # The root shows a mode with few samples beside one with nearly all; the scale is that of an even ring.
+    strength = np.sqrt(counts / max(len(points), 1))
+    axes.imshow(strength.T, "viridis", origin="lower", extent=[-_SHOWN, _SHOWN] * 2, vmin=0, vmax=0.12)
+    axes.set_xlabel(shown.text, fontsize=6, labelpad=2)
+
+
+def draw_run(config: GanConfig, samples: Mapping[int, Tensor], folder: Path) -> None:
+    """The heat maps of one run over its steps."""
+    settings = {"batch_size": config.batch_size, "mode_weights": config.mode_weights}
+    panels = [*(panel(found, settings) for found in samples.values()), target(settings, config.seed)]
+    titles = [*(f"step {step:,}" for step in samples), ""]
+    draw_grid({NAMES[config.row]: panels}, titles, [folder / name for name in RUN_FIGURES])

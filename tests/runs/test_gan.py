@@ -1,0 +1,322 @@
+"""The GAN run: its pieces against independent computations, and the whole command on a few steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.func import functional_call
+from torch.nn import functional
+
+from svmax_ops.runs.gan import ring
+from svmax_ops.runs.gan.config import GanConfig
+from svmax_ops.runs.gan.networks import BETAS, Adversarial, discriminator, generator, steps_ahead
+from svmax_ops.runs.gan.objectives import regularizer
+from svmax_ops.runs.gan.training import GanTraining
+from svmax_ops.runs.harness import is_finished, read_metrics
+
+_FLAGS = "--steps 6 --batch-size 16 --latent-dim 4 --evaluate-every 3 --log-every 2 --checkpoint-every 2"
+SMALL = _FLAGS.split()
+
+
+def config(**values: Any) -> GanConfig:
+    return GanConfig(**{"rows": "vanilla", "batch_size": 16, "latent_dim": 4, **values}).resolved()
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """But for the measured time, which no two runs share."""
+    return [{k: v for k, v in line.items() if k != "seconds_per_1000_steps"} for line in read_metrics(folder)]
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one.equal(other) if isinstance(one, torch.Tensor) else one == other
+
+
+def states(folder: Path) -> dict[str, Any]:
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return {name: state[name] for name in ("step", "generator", "discriminator", "optimizers", "streams", "samples")}
+
+
+# The ring
+
+
+def test_real_samples_lie_on_the_ring_in_proportion_to_the_weights():
+    weights = ring.mode_weights("3,1,0,0,0,0,0,4", 0)
+    samples = ring.draw(40_000, weights, torch.Generator().manual_seed(1))
+    assert samples.shape == (40_000, 2)
+    offset, mode = torch.cdist(samples.double(), ring.centres()).min(1)
+    shares = torch.bincount(mode, minlength=8).double() / len(samples)
+    torch.testing.assert_close(shares, weights, atol=0.01, rtol=0)
+    assert offset.square().mean().sqrt().item() == pytest.approx(0.02 * math.sqrt(2), rel=0.02)
+    torch.testing.assert_close(ring.centres().norm(dim=1), torch.full((8,), 2.0, dtype=torch.float64))
+
+
+def test_random_weights_are_those_of_the_seed():
+    assert ring.mode_weights("random", 1).equal(ring.mode_weights("random", 1))
+    assert not ring.mode_weights("random", 1).equal(ring.mode_weights("random", 2))
+
+
+def test_a_mode_counts_from_one_percent_of_the_samples():
+    centres = ring.centres()
+    aside = centres[7] + torch.tensor([0.3, 0.0])
+    origin = torch.zeros(2, dtype=torch.float64)
+    places = {9: centres[0], 10: centres[1], 181: centres[2], 20: aside, 780: origin}
+    samples = torch.cat([place.expand(count, 2) for count, place in places.items()])
+    found = ring.coverage(samples, len(samples))
+    assert (found["modes"], found["modes_wide"]) == (2, 3)
+    assert found["high_quality"] == pytest.approx(0.2)
+    assert found["high_quality_wide"] == pytest.approx(0.22)
+
+
+def test_singular_values_are_those_of_a_batch():
+    samples = ring.draw(1000, ring.mode_weights("uniform", 0), torch.Generator().manual_seed(0)) + 1
+    found = ring.coverage(samples, 250)
+    expected = torch.linalg.svdvals(samples.double()) / 2
+    assert found["singular_values"] == pytest.approx(expected.tolist())
+    centred = torch.linalg.svdvals((samples - samples.mean(0)).double()) / 2
+    assert found["singular_values_centred"] == pytest.approx(centred.tolist(), rel=1e-5)
+    assert found["radius_99"] == pytest.approx(torch.quantile(samples.norm(dim=1), 0.99).item())
+
+
+def test_samples_that_are_not_finite_cover_nothing():
+    found = ring.coverage(torch.full((100, 2), float("nan")), 10)
+    assert (found["modes"], found["high_quality_wide"], found["radius_99"]) == (0, 0, None)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+# Losses, objectives, unrolling
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_the_generator_wants_its_samples_called_real(logits):
+    outputs = torch.linspace(-4, 4, 10).unsqueeze(1).requires_grad_()
+    losses = Adversarial(logits)
+    expected = -functional.logsigmoid(outputs).mean()
+    torch.testing.assert_close(losses.generator(outputs), expected)
+    both = -functional.logsigmoid(outputs[:5]).mean() - functional.logsigmoid(-outputs[5:]).mean()
+    torch.testing.assert_close(losses.discriminator(outputs), both)
+
+
+def test_a_sure_discriminator_leaves_a_gradient_with_logits_alone():
+    for logits in (False, True):
+        outputs = torch.full((4, 1), -200.0, requires_grad=True)
+        loss = Adversarial(logits).generator(outputs)
+        (gradient,) = torch.autograd.grad(loss, outputs)
+        assert loss.item() == (200 if logits else 100)
+        assert gradient.abs().sum().item() == (1 if logits else 0)
+
+
+def test_objectives_are_their_formulas():
+    draws = torch.Generator().manual_seed(0)
+    fake, real = (torch.randn(16, 2, generator=draws, dtype=torch.float64) * scale + 1 for scale in (1, 3))
+
+    def mean(x):
+        return torch.linalg.svdvals(x).mean()
+
+    def centred(x):
+        return x - x.mean(0)
+
+    lower, upper = math.sqrt(16) / 2, math.sqrt(32) / 2
+    unit = fake / fake.norm(dim=1, keepdim=True)
+    missing = mean(centred(real)) - mean(centred(fake))
+    assert missing > 0
+    expected = {
+        ("eq1", "hinge"): -mean(fake),
+        ("bounded", "hinge"): torch.exp((upper - mean(unit)) / (upper - lower)),
+        ("matched", "hinge"): missing,
+        ("matched", "absolute"): missing,
+    }
+    for (objective, form), value in expected.items():
+        torch.testing.assert_close(regularizer(fake, real, config(objective=objective, matched_form=form)), value)
+    torch.testing.assert_close(regularizer(real, fake, config(objective="matched", matched_form="absolute")), missing)
+    assert regularizer(real, fake, config(objective="matched")).item() == 0
+
+
+@pytest.fixture
+def trained_discriminator():
+    """With an optimizer that has taken some steps, and batches for more, in float64."""
+    torch.manual_seed(3)
+    network = discriminator().double()
+    optimizer = torch.optim.Adam(network.parameters(), 0.01, BETAS)
+    batches = [torch.randn(12, 2, dtype=torch.float64) for _ in range(3)]
+    loss = Adversarial(False).discriminator
+    return network, optimizer, loss, batches
+
+
+def take_steps(network, optimizer, loss, batches):
+    for batch in batches:
+        optimizer.zero_grad()
+        loss(network(batch)).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("warm", [0, 2])
+def test_steps_ahead_are_those_of_adam(trained_discriminator, warm):
+    network, optimizer, loss, batches = trained_discriminator
+    take_steps(network, optimizer, loss, batches[:1] * warm)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    ahead = steps_ahead(network, optimizer, loss, batches, 0.01)
+    assert equal(before, network.state_dict())
+    take_steps(network, optimizer, loss, batches)
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(ahead[name], value, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gradient_goes_through_the_steps_ahead(trained_discriminator):
+    network, optimizer, loss, batches = trained_discriminator
+    take_steps(network, optimizer, loss, batches[:2])
+
+    def parameters_ahead(fake):
+        return steps_ahead(network, optimizer, loss, [torch.cat([batch[:6], fake]) for batch in batches], 0.01)
+
+    def outcome(fake):
+        return functional_call(network, parameters_ahead(fake), fake).mean()
+
+    fake = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(outcome(fake), fake)
+    h, direction = 1e-6, torch.randn_like(fake)
+    difference = (outcome(fake + h * direction) - outcome(fake - h * direction)) / (2 * h)
+    torch.testing.assert_close((gradient * direction).sum(), difference, rtol=1e-5, atol=1e-10)
+    constants = {name: value.detach() for name, value in parameters_ahead(fake).items()}
+    (without,) = torch.autograd.grad(functional_call(network, constants, fake).mean(), fake)
+    assert not torch.allclose(gradient, without, rtol=1e-2)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_unrolling_leaves_the_discriminator_where_it_was(through):
+    training = GanTraining(config(rows="unrolled", unrolled_gradient=through))
+    training.step()
+    before = {name: value.clone() for name, value in training.discriminator.state_dict().items()}
+    steps = training.optimizers[1].state_dict()["state"][0]["step"].item()
+    fake = training.generator(training._noise())
+    plain = training.discriminator(fake)
+    assert not torch.allclose(training._judged(fake), plain)
+    assert equal(before, training.discriminator.state_dict())
+    # As the public implementation has it, the averages are kept, unless the gradient goes through.
+    assert training.optimizers[1].state_dict()["state"][0]["step"].item() == steps + (0 if through else 5)
+
+
+def test_rows_of_a_seed_start_alike():
+    one, other = (GanTraining(config(rows=row, seeds="7")) for row in ("vanilla", "unrolled-svmax"))
+    assert equal(one.generator.state_dict(), other.generator.state_dict())
+    assert equal(one.discriminator.state_dict(), other.discriminator.state_dict())
+    one.step()
+    other.step()
+    assert one._real("real").equal(other._real("real"))
+    assert one._noise().equal(other._noise())
+    different = GanTraining(config(rows="vanilla", seeds="8"))
+    assert not equal(one.generator.state_dict(), different.generator.state_dict())
+
+
+def test_the_defaults_are_the_paper_s():
+    c = GanConfig().resolved()
+    assert (c.steps, c.evaluate_every, c.batch_size, c.latent_dim) == (25_000, 5_000, 512, 256)
+    assert (c.lr, c.objective, c.svmax_weight, c.unrolled_steps) == (0.025, "eq1", 0.01, 5)
+    assert weights_of(generator(c)) == [(128, 256), (128, 128), (2, 128)]
+    assert weights_of(discriminator()) == [(128, 2), (128, 128), (1, 128)]
+    assert "Tanh" in str(generator(c))
+    assert "ReLU" in str(generator(config(generator_activation="relu")))
+
+
+def weights_of(network: torch.nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(parameter.shape) for parameter in network.parameters() if parameter.dim() == 2]
+
+
+# The command
+
+
+@pytest.mark.parametrize("row", ["svmax", "unrolled-svmax"])
+def test_one_row_and_seed_are_a_run_folder(svmax, tmp_path, row):
+    outcome = svmax("gan", "--rows", row, *SMALL, "--out", tmp_path / "run")
+    assert (outcome.code, outcome.err) == (0, "")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        "config.json", "metrics.jsonl", "checkpoint.pt", "events.out.tfevents.run", "heat_maps.png", "heat_maps.svg"
+    }  # fmt: skip
+    lines = read_metrics(tmp_path / "run")
+    tests = [line for line in lines if line["split"] == "test"]
+    assert [line["step"] for line in tests] == [1, 3, 6]
+    assert {"row", "seed", "modes", "high_quality", "radius_99", "seconds_per_1000_steps"} <= set(tests[0])
+    trains = [line for line in lines if line["split"] == "train"]
+    assert [line["step"] for line in trains] == [2, 4, 6]
+    assert {"loss", "spread", "lr", "loss_discriminator", "regularizer"} <= set(trains[0])
+    assert all((line["row"], line["seed"]) == (row, 0) for line in lines)
+
+
+@pytest.mark.parametrize("extra", [(), ("--unrolled-gradient", "--logits", "--objective", "matched")])
+def test_a_stopped_run_goes_on_bit_for_bit(svmax, tmp_path, monkeypatch, extra):
+    command = ["gan", "--rows", "unrolled-svmax", *SMALL, *extra]
+    assert svmax(*command, "--out", tmp_path / "whole").code == 0
+    step = GanTraining.step
+
+    def stop(self: GanTraining) -> None:
+        if self.done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GanTraining, "step", stop)
+        outcome = svmax(*command, "--out", tmp_path / "cut")
+    assert outcome.code == 143
+    assert outcome.err.startswith("svmax gan: stopped; go on with: svmax gan ")
+    assert not is_finished(tmp_path / "cut")
+    assert svmax(*command, "--out", tmp_path / "cut", "--resume").code == 0
+    assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
+    assert equal(states(tmp_path / "cut"), states(tmp_path / "whole"))
+    again = svmax(*command, "--out", tmp_path / "cut", "--resume")
+    assert (again.code, "is finished" in again.out) == (0, True)
+
+
+def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, tmp_path):
+    out = tmp_path / "all"
+    command = ["gan", "--rows", "vanilla,svmax", "--seeds", "0,3", *SMALL, "--workers", 2, "--out", out]
+    outcome = svmax(*command)
+    assert (outcome.code, outcome.err) == (0, "")
+    members = ["vanilla-seed0", "svmax-seed0", "vanilla-seed3", "svmax-seed3"]
+    assert {path.name for path in out.iterdir() if path.is_dir()} == set(members)
+    assert lines_of(out) == [line for name in members for line in lines_of(out / name)]
+    assert {"table.csv", "runs.csv", "table.md", "checkpoint.pt", "config.json"} <= {p.name for p in out.iterdir()}
+    assert svmax("gan", "--rows", "svmax", "--seeds", "3", *SMALL, "--out", tmp_path / "one").code == 0
+    assert lines_of(tmp_path / "one") == lines_of(out / "svmax-seed3")
+    assert equal(states(tmp_path / "one"), states(out / "svmax-seed3"))
+    assert svmax(*command).code == 2  # not empty
+    again = svmax(*command, "--resume")
+    assert (again.code, "all 4 runs are done" in again.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--rows vanila", "--rows must be some of vanilla,svmax,unrolled,unrolled-svmax, each once; got vanila."),
+        ("--rows svmax,svmax", "each once; got svmax,svmax."),
+        ("--seeds 4-0", "--seeds must be numbers in [0, 2^32) and ranges of them, like 0-4 or 0,2,7; got 4-0."),
+        ("--seeds 0,0-2", "--seeds must name each seed once; got 0,0-2."),
+        ("--seeds -1", "--seeds"),
+        ("--objective eq2", "invalid choice 'eq2' for argument '--objective'"),
+        ("--steps 0", "--steps must be at least 1; got 0."),
+        ("--workers 0", "--workers must be at least 1; got 0."),
+        ("--batch-size 1", "--batch-size must be at least 2, the dimensions of a sample; got 1."),
+        ("--lr nan", "--lr must be a positive number; got nan."),
+        ("--svmax-weight -1", "--svmax-weight"),
+        ("--mode-weights 1,2", "--mode-weights must be uniform, random or 8 numbers between commas"),
+        ("--mode-weights 0,0,0,0,0,0,0,0", "none negative and not all zero"),
+        ("--backend triton", "--backend triton is not available: "),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_leaves_nothing(svmax, tmp_path, flags, message):
+    outcome = svmax("gan", *flags.split(), "--out", tmp_path / "run")
+    assert outcome.code == 2
+    assert outcome.err.startswith("svmax gan: ")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
