@@ -14,7 +14,7 @@ from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.folders import read_run, run_folders
 from svmax_ops.runs.harness import writing
 
-REPORTS = ("retrieval",)
+REPORTS = ("retrieval", "gan")
 """The commands whose runs are reported, each by svmax_ops.runs.COMMAND.report."""
 
 
@@ -23,7 +23,8 @@ class ReportConfig:
     """Tables (printed, table.csv, table.md; each run in runs.csv) and pictures of runs of one command.
 
     retrieval: picture.png, with the mean over the seeds; over the learning rate where that was varied (paper, figure
-    2), over batch size and dimension where those were (paper, figure 5), and otherwise over the iterations.
+    2), over batch size and dimension where those were (paper, figure 5), and otherwise over the iterations. gan: heat
+    maps of every seed (paper, figure 3).
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]

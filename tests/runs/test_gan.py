@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -292,6 +293,35 @@ def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, tmp_path)
     assert svmax(*command).code == 2  # not empty
     again = svmax(*command, "--resume")
     assert (again.code, "all 4 runs are done" in again.out) == (0, True)
+
+
+def test_the_report_has_every_seed_and_what_each_setting_changed(svmax, tmp_path):
+    paper, relu = tmp_path / "paper", tmp_path / "relu"
+    for seed in (0, 1):
+        assert svmax("gan", "--rows", "svmax", "--seeds", seed, *SMALL, "--out", paper / f"seed{seed}").code == 0
+    flags = ["--generator-activation", "relu", "--objective", "matched", "--matched-form", "absolute"]
+    assert svmax("gan", "--rows", "svmax", *flags, *SMALL, "--out", relu).code == 0
+    (tmp_path / "cut").mkdir()
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / "cut" / name).write_bytes((relu / name).read_bytes())
+    outcome = svmax("report", paper, relu, tmp_path / "cut", "--out", tmp_path / "report")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"{tmp_path / 'cut'}: not finished, left out" in outcome.out
+    assert "**lr 0.025" not in outcome.out
+    assert "generator_activation relu, batch_size 16" in outcome.out
+    assert "| svmax, matched, absolute " in outcome.out
+    with (tmp_path / "report" / "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seed"], row["step"]) for row in rows] == [(s, k) for s in ("0", "1", "0") for k in ("1", "3", "6")]
+    last = [line for seed in (0, 1) for line in read_metrics(paper / f"seed{seed}") if line["split"] == "test"][2::3]
+    with (tmp_path / "report" / "table.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert float(first["s_2"]) == pytest.approx(sum(line["singular_values"][1] for line in last) / 2)
+    assert float(first["radius_99_max"]) == pytest.approx(max(line["radius_99"] for line in last))
+    assert (first["seeds"], second["seeds"], second["objective"]) == ("0 1", "0", "matched")
+    figures = {path.name for path in (tmp_path / "report").iterdir() if path.suffix in (".png", ".svg")}
+    assert len(figures) == 2 * (2 + 1 + 2)  # a figure a seed and one of all seeds, for each of the two settings
+    assert all(name in outcome.out for name in figures)
 
 
 @pytest.mark.parametrize(

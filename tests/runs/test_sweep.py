@@ -15,6 +15,7 @@ import pytest
 from svmax_ops.runs.harness import is_finished
 from svmax_ops.runs.sweep import read_study
 
+NOT_A_STUDY = "must have command (retrieval, gan, embed2d), fixed and vary, and nothing else."
 STUDIES = Path(__file__).parents[2] / "studies"
 
 
@@ -100,9 +101,9 @@ def test_a_signal_stops_every_run_and_the_same_command_goes_on(study, tmp_path):
     ("text", "message"),
     [
         ("command: [", "cannot be read: "),
-        ("- 1", "must have command (retrieval), fixed and vary, and nothing else."),
-        ("command: gan", "must have command (retrieval), fixed and vary, and nothing else."),
-        ("command: retrieval\nruns: 3", "must have command (retrieval), fixed and vary, and nothing else."),
+        ("- 1", NOT_A_STUDY),
+        ("command: bench", NOT_A_STUDY),
+        ("command: retrieval\nruns: 3", NOT_A_STUDY),
         ("command: retrieval\nvary: {loss: npair}", "fixed must map options to values, vary options to lists"),
         ("command: retrieval\nfixed: {lr: fast}", "run run: "),
         ("command: retrieval\nvary: {lr: [0.1, 0]}", "run lr0: --lr must be a positive number; got 0.0."),

@@ -14,11 +14,11 @@ from torch import Tensor
 from svmax_ops.runs import plots
 from svmax_ops.runs.gan import ring
 from svmax_ops.runs.gan.config import GanConfig
+from svmax_ops.runs.gan.training import SAMPLES
 
 RUN_FIGURES = ("heat_maps.png", "heat_maps.svg")
 _SHOWN = 3.0  # on either side of the origin, on every axis: what leaves the plot is told in words
-_BINS = 90
-NAMES = {"vanilla": "vanilla", "svmax": "SVMax", "unrolled": "unrolled", "unrolled-svmax": "unrolled\nSVMax"}
+_BINS = 72
 
 
 class Panel(NamedTuple):
@@ -29,22 +29,32 @@ class Panel(NamedTuple):
     text: str
 
 
-def panel(samples: Tensor, config: Mapping[str, Any]) -> Panel:
-    """With how many modes are covered, and the 99 % radius where samples are off the plot."""
+def panel(samples: Tensor | None, config: Mapping[str, Any]) -> Panel:
+    """With the modes covered within 0.2 / within 0.5, and the 99 % radius where samples are off the plot."""
+    if samples is None:
+        return Panel(None, "")
     found = ring.coverage(samples, config["batch_size"])
     radius = found["radius_99"]
-    away = "not finite" if radius is None else f"r₉₉ = {radius:,.1f}" if radius > _SHOWN else ""
-    return Panel(samples, ", ".join(filter(None, (f"{found['modes_wide']} of {ring.MODES} modes", away))))
+    away = "not finite" if radius is None else f"r₉₉ {radius:,.1f}" if radius > _SHOWN else ""
+    return Panel(samples, ", ".join(filter(None, (f"{found['modes']} / {found['modes_wide']} modes", away))))
+
+
+def line_break(name: str) -> str:
+    """A row's name, to stand beside its heat maps."""
+    return name.replace("-svmax", "\nsvmax").replace(", ", "\n").replace("svmax", "SVMax")
 
 
 def target(config: Mapping[str, Any], seed: int) -> Panel:
     weights = ring.mode_weights(config["mode_weights"], seed)
-    return Panel(ring.draw(10_000, weights, torch.Generator().manual_seed(seed)), "target")
+    return Panel(ring.draw(SAMPLES, weights, torch.Generator().manual_seed(seed)), "target")
 
 
 @plots.styled
-def draw_grid(rows: Mapping[str, Sequence[Panel]], titles: Sequence[str], paths: Sequence[Path]) -> None:
-    """Heat maps side by side, all of them on the same axes: ``rows`` by name, a column for each of ``titles``."""
+def draw_grid(rows: Mapping[str, Sequence[Panel]], titles: Sequence[str], folder: Path, stem: str) -> None:
+    """Heat maps side by side, all of them on the same axes: ``rows`` by name, a column for each of ``titles``.
+
+    Written into ``folder`` as ``stem`` with .png and with .svg.
+    """
     figure = plots.figure(0.5 + 1.0 * len(titles), 0.3 + 1.16 * len(rows))
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, (name, panels) in zip(grid, rows.items(), strict=True):
@@ -53,7 +63,7 @@ def draw_grid(rows: Mapping[str, Sequence[Panel]], titles: Sequence[str], paths:
             _heat_map(axes, shown)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
-    plots.save(figure, *paths)
+    plots.save(figure, folder / f"{stem}.png", folder / f"{stem}.svg")
 
 
 def _heat_map(axes: Axes, shown: Panel) -> None:
@@ -69,7 +79,9 @@ def _heat_map(axes: Axes, shown: Panel) -> None:
     counts, *_ = np.histogram2d(points[:, 0], points[:, 1], _BINS, [[-_SHOWN, _SHOWN]] * 2)
     # The root shows a mode with few samples beside one with nearly all; the scale is that of an even ring.
     strength = np.sqrt(counts / max(len(points), 1))
-    axes.imshow(strength.T, "viridis", origin="lower", extent=[-_SHOWN, _SHOWN] * 2, vmin=0, vmax=0.12)
+    axes.imshow(
+        strength.T, "viridis", origin="lower", interpolation="none", extent=[-_SHOWN, _SHOWN] * 2, vmin=0, vmax=0.12
+    )
     axes.set_xlabel(shown.text, fontsize=6, labelpad=2)
 
 
@@ -78,4 +90,4 @@ def draw_run(config: GanConfig, samples: Mapping[int, Tensor], folder: Path) -> 
     settings = {"batch_size": config.batch_size, "mode_weights": config.mode_weights}
     panels = [*(panel(found, settings) for found in samples.values()), target(settings, config.seed)]
     titles = [*(f"step {step:,}" for step in samples), ""]
-    draw_grid({NAMES[config.row]: panels}, titles, [folder / name for name in RUN_FIGURES])
+    draw_grid({line_break(config.row): panels}, titles, folder, "heat_maps")
