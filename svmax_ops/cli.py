@@ -51,6 +51,14 @@ def _gan(arguments: Sequence[str]) -> None:
     run(parse(GanConfig, "gan", arguments))
 
 
+def _embed2d(arguments: Sequence[str]) -> None:
+    from svmax_ops.runs.command_line import parse
+    from svmax_ops.runs.embed2d.config import Embed2dConfig
+    from svmax_ops.runs.embed2d.run import run
+
+    run(parse(Embed2dConfig, "embed2d", arguments))
+
+
 def _sweep(arguments: Sequence[str]) -> None:
     from svmax_ops.runs.command_line import parse
     from svmax_ops.runs.sweep import SweepConfig, sweep
@@ -68,6 +76,7 @@ def _report(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "retrieval": ("train an embedding network with or without SVMax and evaluate it", _retrieval),
     "gan": ("train a GAN on a ring of eight Gaussians, the rows of the paper's figure 3", _gan),
+    "embed2d": ("embed small pictures onto the unit circle, the rows of the paper's figure 4", _embed2d),
     "sweep": ("run every combination of a study (a YAML file), then the report", _sweep),
     "report": ("one table and one picture of finished runs", _report),
     "info": ("versions, native libraries and backends: what to paste into a bug report", _info),

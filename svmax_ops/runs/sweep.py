@@ -11,13 +11,14 @@ import tyro
 import yaml
 
 from svmax_ops.runs.command_line import as_command, parse
+from svmax_ops.runs.embed2d.config import Embed2dConfig
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.gan.config import GanConfig
 from svmax_ops.runs.processes import check_workers, run_all
 from svmax_ops.runs.report import ReportConfig, report
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 
-RUNS = {"retrieval": RetrievalConfig, "gan": GanConfig}  # the commands a study may vary
+RUNS = {"retrieval": RetrievalConfig, "gan": GanConfig, "embed2d": Embed2dConfig}  # the commands a study may vary
 _SECTIONS = {"command", "fixed", "vary"}
 
 
