@@ -14,7 +14,7 @@ from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.folders import read_run, run_folders
 from svmax_ops.runs.harness import writing
 
-REPORTS = ("retrieval", "gan")
+REPORTS = ("retrieval", "gan", "embed2d")
 """The commands whose runs are reported, each by svmax_ops.runs.COMMAND.report."""
 
 
@@ -24,7 +24,8 @@ class ReportConfig:
 
     retrieval: picture.png, with the mean over the seeds; over the learning rate where that was varied (paper, figure
     2), over batch size and dimension where those were (paper, figure 5), and otherwise over the iterations. gan: heat
-    maps of every seed (paper, figure 3).
+    maps of every seed (paper, figure 3). embed2d: the unit circle of every seed (paper, figure 4), the measures over
+    the epochs, figure 1.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]

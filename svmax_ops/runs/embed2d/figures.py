@@ -42,34 +42,42 @@ class Panel(NamedTuple):
 def draw_run(config: Embed2dConfig, panels: Mapping[int, Tensor], labels: Tensor, folder: Path) -> None:
     """The test embeddings of one run over its epochs."""
     row = [Panel(embeddings, labels) for embeddings in panels.values()]
-    draw_grid({config.row: row}, list(panels), CLASS_NAMES[config.dataset], folder, "embeddings")
+    draw_grid({config.row: row}, list(map(title, panels)), CLASS_NAMES[config.dataset], folder, "embeddings")
 
 
 @plots.styled
 def draw_grid(
-    rows: Mapping[str, Sequence[Panel]], epochs: Sequence[int], class_names: Sequence[str], folder: Path, stem: str
+    rows: Mapping[str, Sequence[Panel | None]],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+    folder: Path,
+    stem: str,
 ) -> None:
-    """Panels side by side, all of them on the same scale: ``rows`` by name, a column for each of ``epochs``.
+    """Panels side by side, all of them on the same scale: ``rows`` by name, a column for each of ``titles``.
 
-    Written into ``folder`` as ``stem`` with .png and with .svg.
+    Written into ``folder`` as ``stem`` with .png and with .svg. A panel that is None is left empty.
     """
-    width = 0.4 + 0.85 * len(epochs)
+    width = 0.4 + 0.85 * len(titles)
     columns = max(n for n in (1, 2, 5, 10) if n == 1 or n * (0.25 + 0.055 * max(map(len, class_names))) < width)
     figure = plots.figure(width, 0.4 + 1.1 * len(rows) + 0.15 * CLASSES / columns)
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
-    grid = figure.subplots(len(rows), len(epochs), squeeze=False)
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, (name, panels) in zip(grid, rows.items(), strict=True):
         line[0].set_ylabel(NAMES[name])
         for axes, panel in zip(line, panels, strict=True):
-            draw_panel(axes, panel)
-    for axes, epoch in zip(grid[0], epochs, strict=True):
-        axes.set_title(f"epoch {epoch}" if epoch else "untrained", fontsize=8)
+            _draw_panel(axes, panel)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=8)
     dots = [Line2D([], [], ls="", marker="o", ms=3.5, color=colour) for colour in COLOURS]
     figure.legend(dots, class_names, loc="outside lower center", ncols=columns, columnspacing=0.8, handletextpad=0.1)
     plots.save(figure, folder / f"{stem}.png", folder / f"{stem}.svg")
 
 
-def draw_panel(axes: Axes, panel: Panel) -> None:
+def title(epoch: int) -> str:
+    return f"epoch {epoch}" if epoch else "untrained"
+
+
+def _draw_panel(axes: Axes, panel: Panel | None) -> None:
     """Points on the unit circle; outside, how many there are; below, both singular values.
 
     The histogram has 72 sectors, with the classes one upon the other. Its areas are in proportion to the numbers, on
@@ -78,6 +86,8 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set(xticks=[], yticks=[], xlim=(-_OUTER, _OUTER), ylim=(-_OUTER - 1.4, _OUTER), aspect="equal")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
+    if panel is None:
+        return
     axes.set_rasterization_zorder(2)  # thousands of points and sectors are no lines for an SVG
     axes.add_patch(Circle((0, 0), 1, fill=False, lw=0.4, color=plots.GREY, zorder=0.5))
     edge = Circle((0, 0), _OUTER, transform=axes.transData)
@@ -86,7 +96,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     chosen = np.random.default_rng(0).permutation(len(panel.labels))[:_MOST_POINTS]  # also the order: none on top
     points, colours = panel.embeddings.numpy()[chosen], np.array(COLOURS)[panel.labels.numpy()[chosen]]
     axes.scatter(points[:, 0], points[:, 1], s=1.6, c=colours, lw=0, zorder=1.5)
-    singular_value_bars(axes, singular_values(panel.embeddings))
+    draw_bars(axes, singular_values(panel.embeddings), -_OUTER - 0.45)
 
 
 def _layers(panel: Panel) -> list[np.ndarray]:
@@ -99,10 +109,10 @@ def _layers(panel: Panel) -> list[np.ndarray]:
     return [np.concatenate([outer, inner[::-1]]) for inner, outer in itertools.pairwise(edges)]
 
 
-def singular_value_bars(axes: Axes, values: Sequence[float]) -> None:
-    """A bar and a number each, at the lower edge of a panel."""
+def draw_bars(axes: Axes, values: Sequence[float], top: float) -> None:
+    """A bar and a number for each singular value, from ``top`` downwards; in the units of a panel."""
     for index, value in enumerate(values):
-        y = -_OUTER - 0.45 - 0.65 * index
+        y = top - 0.65 * index
         axes.barh(y, _WHOLE_BAR * value, 0.38, -1.5, color=plots.GREY if index else "#333333", zorder=3)
         axes.text(-1.65, y, f"$s_{index + 1}$", ha="right", va="center", fontsize=6)
         axes.text(-1.35 + _WHOLE_BAR * value, y, f"{value:.2f}", ha="left", va="center", fontsize=6)

@@ -1,0 +1,60 @@
+"""How the measures change over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from matplotlib.axes import Axes
+
+from svmax_ops.runs import plots
+
+CURVES = ("measures.png", "measures.svg")
+_MEASURES = {
+    "angular_entropy": ("angular entropy (1 uniform)", 1),
+    "largest_gap": ("largest empty arc, degrees", 1),
+    "recall_at_1": ("R@1, %", 100),
+    "spread": ("spread (0 collapsed, 1 even)", 1),
+}
+_STYLES = {"vanilla": "none", "svmax": "svmax", "centred": "svmax-centred"}
+Course = Mapping[int, Mapping[str, Sequence[float]]]
+"""By epoch and measure, the values of the seeds."""
+
+
+@plots.styled
+def draw_measures(sections: Mapping[str, Mapping[str, Course]], folder: Path) -> None:
+    """A column for each measure, a row for each section, a line for each row of figure 4: the mean over the seeds, with
+    a band from lowest to highest.
+
+    Args:
+        sections: by title, the course of each row.
+        folder: for measures.png and measures.svg.
+    """
+    figure = plots.figure(7.2, 0.5 + 1.75 * len(sections))
+    grid = figure.subplots(len(sections), len(_MEASURES), squeeze=False)
+    for line, (title, courses) in zip(grid, sections.items(), strict=True):
+        line[0].set_ylabel(title)
+        for axes, (measure, (_, scale)) in zip(line, _MEASURES.items(), strict=True):
+            for row, course in courses.items():
+                _draw_line(axes, row, course, measure, scale)
+            axes.set_ylim(0, {"largest_gap": 360, "recall_at_1": 100}.get(measure, 1.02))
+    for axes, (name, _) in zip(grid[0], _MEASURES.values(), strict=True):
+        axes.set_title(name, fontsize=8)
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
+    plots.save(figure, *(folder / name for name in CURVES))
+
+
+def _draw_line(axes: Axes, row: str, course: Course, measure: str, scale: float) -> None:
+    colour, style, marker = plots.REGULARIZERS[_STYLES[row]]
+    values = [[scale * value for value in found[measure]] for found in course.values()]
+    places = range(len(values))  # the epochs double from one to the next, but for the first and the last
+    axes.plot(
+        places, list(map(mean, values)), color=colour, ls=style, marker=marker, ms=2.5, label=plots.NAMES[_STYLES[row]]
+    )
+    axes.fill_between(places, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.2, lw=0)
+    shown = [epoch if i % 2 else "" for i, epoch in enumerate(course)]
+    axes.set_xticks(places, [*shown[:-1], list(course)[-1]])
