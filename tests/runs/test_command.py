@@ -101,11 +101,11 @@ def test_the_package_imports_neither_runs_nor_command():
 def test_unknown_command_and_no_command(svmax):
     outcome = svmax("train")
     assert outcome.code == 2
-    assert outcome.err == "svmax: unknown command 'train'; accepted: retrieval, sweep, report, info.\n"
+    assert outcome.err == "svmax: unknown command 'train'; accepted: retrieval, gan, embed2d, sweep, report, info.\n"
     for arguments in ((), ("--help",)):
         outcome = svmax(*arguments)
         assert outcome.code == 0
-        assert all(f"  {name} " in outcome.out for name in ("retrieval", "sweep", "report", "info"))
+        assert all(f"  {name} " in outcome.out for name in ("retrieval", "gan", "embed2d", "sweep", "report", "info"))
     assert svmax("info", "--all").err == "svmax info: info takes no arguments, got --all.\n"
 
 

@@ -12,10 +12,10 @@ from svmax_ops.runs import plots
 
 CURVES = ("measures.png", "measures.svg")
 _MEASURES = {
-    "angular_entropy": ("angular entropy (1 uniform)", 1),
-    "largest_gap": ("largest empty arc, degrees", 1),
+    "angular_entropy": ("angular entropy (1 even)", 1),
+    "largest_gap": ("largest empty arc, °", 1),
     "recall_at_1": ("R@1, %", 100),
-    "spread": ("spread (0 collapsed, 1 even)", 1),
+    "spread": ("spread (1 even)", 1),
 }
 _STYLES = {"vanilla": "none", "svmax": "svmax", "centred": "svmax-centred"}
 Course = Mapping[int, Mapping[str, Sequence[float]]]
@@ -43,8 +43,8 @@ def draw_measures(sections: Mapping[str, Mapping[str, Course]], folder: Path) ->
         axes.set_title(name, fontsize=8)
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
+    lines = {handle.get_label(): handle for axes in grid[:, 0] for handle in axes.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines))
     plots.save(figure, *(folder / name for name in CURVES))
 
 
