@@ -78,9 +78,7 @@ def _root(config: Embed2dConfig) -> Path:
             raise UserError(f"--root {config.root} is not a folder.")
         return config.root
     if config.dataset == "mnist":
-        raise UserError(
-            "--dataset mnist needs --root, the folder of train-images-idx3-ubyte and the other three files."
-        )
+        raise UserError("--dataset mnist needs --root, the folder of train-images-idx3-ubyte and three more files.")
     if not DEBIAN.is_dir():
         raise UserError(
             "--dataset fashion-mnist needs --root, the folder of train-images-idx3-ubyte and three more files,"
