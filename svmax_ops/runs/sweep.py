@@ -26,8 +26,8 @@ _SECTIONS = {"command", "fixed", "vary"}
 class SweepConfig:
     """Run every combination of a study, skipping what is finished and going on with what was cut off; then the report.
 
-    A study is a YAML file: command (retrieval), fixed (options common to all runs), vary (options, each with a list, or
-    names, each with the options that it stands for).
+    A study is a YAML file: command (retrieval, gan, embed2d), fixed (options common to all runs), vary (options, each
+    with a list, or names, each with the options that it stands for).
     """
 
     study: Annotated[Path, tyro.conf.Positional]

@@ -97,12 +97,13 @@ def read(path: Path, content: bytes) -> np.ndarray:
     return read_idx(path, 3)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "plain"])
+@pytest.mark.parametrize("damage", ["truncated", "no deflate", "flipped", "plain"])
 def test_a_damaged_compressed_file_is_named(tmp_path, damage):
     rng = np.random.default_rng(0)
     whole = gzip.compress(idx(rng.integers(0, 256, (4, 8, 8), np.uint8)), mtime=0)
     content = {
         "truncated": whole[: len(whole) // 2],
+        "no deflate": whole[:10] + b"\7" + whole[11:],
         "flipped": whole[:100] + bytes([whole[100] ^ 255]) + whole[101:],
         "plain": _GOOD,
     }[damage]

@@ -41,8 +41,7 @@ class Embed2dConfig:
     images: int | None = None
     """Pictures to train on, drawn from a fixed seed. None: all."""
     batch_size: int = 32
-    """b = p classes x 4 pictures. Not in the paper for these figures; its contrastive loss takes 4 pictures of a class
-    (section 4)."""
+    """b = p classes x 4 pictures. Not in the paper for these figures; its 144 (section 4) would take 36 classes."""
     epochs: int = 64
     """Of b pictures for every b of the training split; evaluated before the first, after 1, 2, 4, ... and after the
     last (paper, figure 4; its supplement goes up to 200)."""

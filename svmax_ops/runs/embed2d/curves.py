@@ -45,7 +45,7 @@ def draw_measures(sections: Mapping[str, Mapping[str, Course]], folder: Path) ->
         axes.set_xlabel("epoch")
     lines = {handle.get_label(): handle for axes in grid[:, 0] for handle in axes.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines))
-    plots.save(figure, *(folder / name for name in CURVES))
+    plots.save(figure, *(folder / name for name in CURVES), few_colours=True)
 
 
 def _draw_line(axes: Axes, row: str, course: Course, measure: str, scale: float) -> None:

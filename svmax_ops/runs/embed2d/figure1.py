@@ -35,7 +35,7 @@ def draw_figure1(folder: Path) -> None:
     _gaussian(*grid[:, 2], rng.multivariate_normal([0, 0], _COVARIANCE, _POINTS))
     for axes, title in zip(grid[0], ("(a) polarised", "(b) spread evenly", "(c) PCA of a Gaussian"), strict=True):
         axes.set_title(title)
-    plots.save(figure, *(folder / name for name in FIGURE1))
+    plots.save(figure, *(folder / name for name in FIGURE1), few_colours=True)
 
 
 def _on_circle(axes: Axes, below: Axes, points: np.ndarray) -> None:

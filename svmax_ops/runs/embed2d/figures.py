@@ -70,7 +70,7 @@ def draw_grid(
         axes.set_title(title, fontsize=8)
     dots = [Line2D([], [], ls="", marker="o", ms=3.5, color=colour) for colour in COLOURS]
     figure.legend(dots, class_names, loc="outside lower center", ncols=columns, columnspacing=0.8, handletextpad=0.1)
-    plots.save(figure, folder / f"{stem}.png", folder / f"{stem}.svg")
+    plots.save(figure, folder / f"{stem}.png", folder / f"{stem}.svg", few_colours=True)
 
 
 def title(epoch: int) -> str:
