@@ -324,11 +324,14 @@ def test_the_report_has_every_seed_and_their_means(several):
 def test_runs_of_other_settings_stand_apart_and_unfinished_ones_are_left_out(svmax, several, tmp_path, monkeypatch):
     command = ["embed2d", "--rows", "vanilla", *SMALL]
     assert svmax(*command, "--lr", 0.1, "--out", tmp_path / "fast").code == 0
+    assert svmax(*command, "--out", tmp_path / "again").code == 0
     monkeypatch.setattr(Embed2dTraining, "evaluate", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         svmax(*command, "--out", tmp_path / "cut")
-    outcome = svmax("report", several, tmp_path / "fast", tmp_path / "cut", "--out", tmp_path / "report")
+    found = [several, tmp_path / "fast", tmp_path / "cut", tmp_path / "again"]
+    outcome = svmax("report", *found, "--out", tmp_path / "report")
     assert (outcome.code, outcome.err) == (0, "")
+    assert f"{tmp_path / 'again'}: the same run as {several / 'vanilla-seed0'}, left out" in outcome.out
     assert f"{tmp_path / 'cut'}: not finished, left out" in outcome.out
     assert "**digits, lr 0.01**" in outcome.out
     assert "**digits, lr 0.1**" in outcome.out
@@ -336,11 +339,16 @@ def test_runs_of_other_settings_stand_apart_and_unfinished_ones_are_left_out(svm
     assert svmax("report", tmp_path / "cut").err == "svmax report: none of the runs is finished yet.\n"
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(svmax, tmp_path):
-    outcome = svmax("embed2d", "--rows", "svmax", *SMALL, "--lr", "1e38", "--out", tmp_path / "run")
-    assert outcome.code == 2
-    assert outcome.err.startswith("svmax embed2d: the loss became nan at step 2 (contrastive loss nan, SVMax nan);")
-    assert outcome.err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (64, "the loss became nan at step 2 (contrastive loss nan, SVMax nan); try a smaller --lr in a new --out."),
+        (32, "the embeddings are not finite after step 1; try a smaller --lr in a new --out."),  # evaluated there
+    ],
+)
+def test_what_is_not_finite_ends_the_run(svmax, tmp_path, images, message):
+    outcome = svmax("embed2d", "--rows", "svmax", *SMALL, "--images", images, "--lr", "1e38", "--out", tmp_path / "run")
+    assert (outcome.code, outcome.err) == (2, f"svmax embed2d: {message}\n")
 
 
 def test_fashion_mnist_is_found_where_debian_has_it(svmax, tmp_path, monkeypatch):

@@ -103,7 +103,10 @@ def _sections(folders: Sequence[Path]) -> dict[str, Section]:
         run = read_run(folder)
         setting = {name: run.config[name] for name in _SETTING}
         section = sections.setdefault(str(setting), Section(setting, {}))
-        section.runs[run.config["rows"].strip(), seeds_of(run.config["seeds"])[0]] = run
+        key = run.config["rows"].strip(), seeds_of(run.config["seeds"])[0]
+        if key in section.runs:
+            print(f"{folder}: the same run as {section.runs[key].path}, left out")
+        section.runs.setdefault(key, run)
     if not sections:
         raise UserError("none of the runs is finished yet.")
     settings = [section.setting for section in sections.values()]

@@ -86,8 +86,16 @@ class Embed2dTraining:
         }
 
     def evaluate(self) -> dict[str, Any]:
+        """Of the whole test split.
+
+        Raises:
+            UserError: the embeddings are not finite.
+        """
         epoch = self.done // self.steps_an_epoch
-        self.panels[epoch] = embeddings = self.embed(self.test)
+        embeddings = self.embed(self.test)
+        if not embeddings.isfinite().all():
+            raise UserError(f"the embeddings are not finite after step {self.done}; try a smaller --lr in a new --out.")
+        self.panels[epoch] = embeddings
         return {**self.names, "epoch": epoch, **measure(embeddings, self.test.labels)}
 
     @torch.no_grad()
