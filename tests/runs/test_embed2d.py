@@ -317,8 +317,7 @@ def test_the_report_has_every_seed_and_their_means(several):
     text = (several / "table.md").read_text()
     last = next(row for row in table if (row["row"], row["epoch"]) == ("centred", "3"))
     recall = f"{100 * float(last['recall_at_1']):.1f} ± {100 * float(last['recall_at_1_sd']):.1f}"
-    assert any(line.startswith("|     3 | centred |") and recall in line for line in text.splitlines())
-    assert "2 seeds" in text
+    assert any(line.startswith("|     3 | centred |     2 |") and recall in line for line in text.splitlines())
 
 
 def test_runs_of_other_settings_stand_apart_and_unfinished_ones_are_left_out(svmax, several, tmp_path, monkeypatch):

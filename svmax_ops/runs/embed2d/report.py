@@ -72,10 +72,11 @@ def report(folders: Sequence[Path], out: Path) -> tuple[str, list[str]]:
     """
     sections = _sections(folders)
     text = "".join((f"**{name}**\n\n" if len(sections) > 1 else "") + _table(s) + "\n" for name, s in sections.items())
-    counts = sorted({len(section.of_row(row)) for section in sections.values() for row in section.rows})
-    seeds = f"Mean ± standard deviation of {', '.join(map(str, counts))} seeds. " if counts != [1] else ""
     runs = [run for section in sections.values() for run in section.runs.values()]
-    text += f"{seeds}Singular values divided by the root of the number of pictures. {place([measured_on(runs)])}\n"
+    text += (
+        "Mean ± standard deviation over the seeds. Singular values divided by the root of the number of pictures."
+        f" {place([measured_on(runs)])}\n"
+    )
     write_atomically(out / "table.md", text.encode())
     write_atomically(out / "table.csv", as_csv([row for s in sections.values() for row in _rows(s)]).encode())
     write_atomically(out / "runs.csv", as_csv([row for s in sections.values() for row in _rows_of_runs(s)]).encode())
@@ -146,13 +147,16 @@ def _table(section: Section) -> str:
     last = section.setting["epochs"]
     epochs = [*(epoch for epoch in _EARLY if epoch < last), last]
     cells = [
-        [str(epoch), row, *(_cell(values, name) for name, values in course[epoch].items())]
+        [
+            *(str(epoch), row, str(len(section.of_row(row)))),
+            *(_cell(values, name) for name, values in course[epoch].items()),
+        ]
         for epoch in epochs
         for row, course in courses.items()
         if epoch in course
     ]
-    header = ["epoch", "row", *(heading for heading, _ in _MEASURES.values())]
-    return markdown_table(header, cells, [True, False] + [True] * len(_MEASURES))
+    header = ["epoch", "row", "seeds", *(heading for heading, _ in _MEASURES.values())]
+    return markdown_table(header, cells, [True, False] + [True] * (1 + len(_MEASURES)))
 
 
 def _cell(values: Sequence[float], name: str) -> str:
