@@ -78,7 +78,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "gan": ("train a GAN on a ring of eight Gaussians, the rows of the paper's figure 3", _gan),
     "embed2d": ("embed small pictures onto the unit circle, the rows of the paper's figure 4", _embed2d),
     "sweep": ("run every combination of a study (a YAML file), then the report", _sweep),
-    "report": ("one table and one picture of finished runs", _report),
+    "report": ("tables and pictures of finished runs", _report),
     "info": ("versions, native libraries and backends: what to paste into a bug report", _info),
 }
 

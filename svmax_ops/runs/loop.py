@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import torch
+
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import RunFolder
 from svmax_ops.runs.progress import Progress
@@ -62,10 +64,16 @@ def train(training: Training, folder: RunFolder, schedule: Schedule, signals: Si
                 save(training, folder)
             if signals.received and not last:
                 raise Stopped(signals.received, folder.resume_command)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(f"memory ran out; go on from the last checkpoint with: {folder.resume_command}") from error
     finally:
         progress.close()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def save(training: Training, folder: RunFolder, finished: bool = False) -> None:
@@ -81,6 +89,5 @@ def _after_step(training: Training, folder: RunFolder, schedule: Schedule, progr
     if done in schedule.evaluations:
         result = training.evaluate()
         folder.log({"step": done, "split": "test", **result})
-        progress.say(
-            f"step {done}  " + "  ".join(f"{k} {v:.4g}" for k, v in result.items() if isinstance(v, float | int))
-        )
+        shown = {name: value for name, value in result.items() if name != "seed" and isinstance(value, float | int)}
+        progress.say(f"step {done}  " + "  ".join(f"{name} {value:.4g}" for name, value in shown.items()))

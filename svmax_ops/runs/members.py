@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.harness import RunFolder, read_metrics
+from svmax_ops.runs.folders import Run, read_run
+from svmax_ops.runs.harness import RunFolder, is_finished
 from svmax_ops.runs.processes import run_all
 from svmax_ops.runs.report import ReportConfig, report
 
 _LAST_SEED = 2**32
+_MOST_SEEDS = 10_000
 
 
 def rows_of(text: str, known: Sequence[str]) -> list[str]:
@@ -38,12 +41,50 @@ def seeds_of(text: str) -> list[int]:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if not first <= last < _LAST_SEED or last - first > 9999:
-            raise UserError(f"--seeds must be numbers in [0, 2^32) and ranges of them, like 0-4 or 0,2,7; got {text}.")
+        if not first <= last < _LAST_SEED or last - first >= _MOST_SEEDS:
+            raise UserError(
+                f"--seeds must be numbers in [0, 2^32) and ranges of up to {_MOST_SEEDS:,} of them, like 0-4 or 0,2,7;"
+                f" got {text}."
+            )
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds must name each seed once; got {text}.")
     return seeds
+
+
+class Member(NamedTuple):
+    """A finished run of one row and one seed."""
+
+    run: Run
+    row: str
+    seed: int
+
+
+def finished_members(folders: Sequence[Path], setting: Callable[[dict[str, Any]], object]) -> list[Member]:
+    """The finished runs in the run folders ``folders``, by their seeds; what is left out is named.
+
+    Args:
+        folders: of one row and one seed each.
+        setting: of a configuration: what, beside row and seed, tells its run from others.
+    Raises:
+        UserError: none is finished, or a folder is that of several runs.
+    """
+    found: dict[str, Member] = {}
+    for folder in folders:
+        if not is_finished(folder):
+            print(f"{folder}: not finished, left out")
+            continue
+        run = read_run(folder)
+        row, seeds = run.config["rows"].strip(), seeds_of(run.config["seeds"])
+        if "," in row or len(seeds) > 1:
+            raise UserError(f"{folder} is a run of several rows or seeds, and their folders are not in it any more.")
+        key = repr((row, seeds, setting(run.config)))
+        if key in found:
+            print(f"{folder}: the same run as {found[key].run.path}, left out")
+        found.setdefault(key, Member(run, row, seeds[0]))
+    if not found:
+        raise UserError("none of the runs is finished yet.")
+    return sorted(found.values(), key=lambda member: member.seed)
 
 
 def run_members(command: str, config: Any, rows: Sequence[str], seeds: Sequence[int]) -> None:
@@ -74,7 +115,7 @@ def run_members(command: str, config: Any, rows: Sequence[str], seeds: Sequence[
             print(f"{config.out} is finished: all {len(members)} runs are done.")
             return
         run_all(str(config.out), command, members, config.workers, folder.resume_command)
-        lines = [line for member in members for line in read_metrics(member.out)]
+        lines = [line for member in members for line in read_run(member.out).lines]
         for line in lines:
             folder.log(line)
         report(ReportConfig(tuple(member.out for member in members), config.out))

@@ -48,14 +48,25 @@ def run_all(what: str, command: str, runs: Sequence[Any], workers: int, again: s
             while waiting and len(active) < workers:
                 active.append(_Process(command, waiting.pop(0), max(1, usable_cores() // workers)))
             time.sleep(0.1)
-            failed += [process.name for process in active if process.poll() not in (None, 0)]
-            active = [process for process in active if process.poll() is None]
+            ended = {process: process.poll() for process in active}
+            failed += [_ending(process.name, code) for process, code in ended.items() if code not in (None, 0)]
+            active = [process for process, code in ended.items() if code is None]
+        # SIGTERM whatever was received: a SIGINT before a run listens for it is a traceback.
         for process in active:
-            process.stop(signals.received or signal.SIGTERM)
+            process.process.terminate()
+        for process in active:
+            process.wait()
     if signals.received:
         raise Stopped(signals.received, again)
     if failed:
-        raise UserError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the reasons stand above.")
+        raise UserError(
+            f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; what they said stands above, go on with:"
+            f" {again}"
+        )
+
+
+def _ending(name: str, code: int) -> str:
+    return name if code > 0 else f"{name} (killed by {signal.Signals(-code).name})"
 
 
 class _Process:
@@ -88,8 +99,7 @@ class _Process:
             self.process.stdout.close()
         return code
 
-    def stop(self, signum: int) -> None:
-        """Pass the signal on and wait for the checkpoint."""
-        self.process.send_signal(signum)
+    def wait(self) -> None:
+        """For the checkpoint, after a signal."""
         self.process.wait()
         self.poll()

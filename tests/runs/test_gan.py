@@ -10,16 +10,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.func import functional_call
 from torch.nn import functional
 
-from svmax_ops.runs.gan import ring
+from svmax_ops.runs.gan import figures, ring
 from svmax_ops.runs.gan.config import GanConfig
 from svmax_ops.runs.gan.networks import BETAS, Adversarial, discriminator, generator, steps_ahead
 from svmax_ops.runs.gan.objectives import regularizer
-from svmax_ops.runs.gan.training import GanTraining
+from svmax_ops.runs.gan.training import GanTraining, _stream
 from svmax_ops.runs.harness import is_finished, read_metrics
 
 _FLAGS = "--steps 6 --batch-size 16 --latent-dim 4 --evaluate-every 3 --log-every 2 --checkpoint-every 2"
@@ -219,7 +221,77 @@ def test_rows_of_a_seed_start_alike():
     assert not equal(one.generator.state_dict(), different.generator.state_dict())
 
 
+def test_no_two_streams_of_random_numbers_are_alike():
+    training = GanTraining(config(seeds="5"))
+    torch.manual_seed(5)
+    draws = [torch.rand(8)]  # that of the initial weights
+    draws += [torch.rand(8, generator=stream) for stream in training.streams.values()]
+    draws += [torch.rand(8, generator=_stream(5, "picture"))]
+    draws += [torch.rand(8, generator=stream) for stream in GanTraining(config(seeds="6")).streams.values()]
+    for i, one in enumerate(draws):
+        assert not any(one.equal(other) for other in draws[i + 1 :])
+
+
+@pytest.mark.parametrize("objective", ["eq1", "matched"])
+@pytest.mark.parametrize("row", ["vanilla", "svmax", "unrolled", "unrolled-svmax"])
+def test_a_step_is_that_of_a_gan_written_out(row, objective):
+    """With torch's own Adam, in the public implementation's order: discriminator, steps ahead, generator."""
+    c = config(rows=row, objective=objective, svmax_weight=0.3)
+    ours, theirs = GanTraining(c), GanTraining(c)
+    g, d = theirs.generator, theirs.discriminator
+    adam_g, adam_d = (torch.optim.Adam(n.parameters(), lr=0.025, betas=(0.5, 0.999)) for n in (g, d))
+    cross_entropy = torch.nn.BCELoss()
+    ones, zeros = torch.ones(16, 1), torch.zeros(16, 1)
+
+    def of_discriminator(real, fake):
+        adam_d.zero_grad()
+        (cross_entropy(d(real).sigmoid(), ones) + cross_entropy(d(fake).sigmoid(), zeros)).backward()
+        adam_d.step()
+
+    for _ in range(2):
+        ours.step()
+        real = theirs._real("real")
+        of_discriminator(real, g(theirs._noise()).detach())
+        fake = g(theirs._noise())
+        before = {name: value.clone() for name, value in d.state_dict().items()}
+        if row.startswith("unrolled"):
+            for _ in range(5):
+                of_discriminator(theirs._real("ahead"), fake.detach())
+        loss = cross_entropy(d(fake).sigmoid(), ones)
+        if row.endswith("svmax"):
+            if objective == "eq1":
+                loss = loss - 0.3 * torch.linalg.svdvals(fake).mean()
+            else:
+                spread = [torch.linalg.svdvals(x - x.mean(0)).mean() for x in (real, fake)]
+                loss = loss + 0.3 * (spread[0] - spread[1]).clamp_min(0)
+        adam_g.zero_grad()
+        loss.backward()
+        adam_g.step()
+        d.load_state_dict(before)
+    pairs = [*zip(ours.generator.parameters(), g.parameters(), strict=True)]
+    pairs += zip(ours.discriminator.parameters(), d.parameters(), strict=True)
+    close = torch.cat([torch.isclose(one, other, rtol=2e-4, atol=2e-5).flatten() for one, other in pairs])
+    # A gradient that is rounding alone may have either sign, and Adam's first steps see the sign alone.
+    assert close.double().mean() >= 0.999
+    line = ours.train_line()
+    assert line["loss"] == pytest.approx(line["loss_generator"] + 0.3 * line.get("regularizer", 0), rel=1e-6)
+
+
+def test_a_sample_is_drawn_where_it_lies(tmp_path):
+    samples = torch.tensor([[2.0, 0.0], [0.0, -1.0]]).repeat(50, 1)
+    settings = {"batch_size": 16, "mode_weights": "uniform"}
+    figures.draw_grid({"row": [figures.panel(samples, settings)]}, ["step 1"], tmp_path, "map")
+    image = np.asarray(Image.open(tmp_path / "map.png").convert("RGB")).astype(int)
+    rows, columns = np.nonzero((image[..., 0] > 200) & (image[..., 1] > 200) & (image[..., 2] < 100))  # yellow
+    frame = np.nonzero((image == image[rows[0], columns[0] - 20]).all(-1))  # the heat map's ground
+    top, bottom, left, right = frame[0].min(), frame[0].max(), frame[1].min(), frame[1].max()
+    x = 6 * (columns - left) / (right - left) - 3
+    y = 3 - 6 * (rows - top) / (bottom - top)
+    assert {(round(a), round(b)) for a, b in zip(x, y, strict=True)} == {(2, 0), (0, -1)}
+
+
 def test_the_defaults_are_the_paper_s():
+    assert (BETAS, ring.RADIUS, ring.STD) == ((0.5, 0.999), 2, 0.02)
     c = GanConfig().resolved()
     assert (c.steps, c.evaluate_every, c.batch_size, c.latent_dim) == (25_000, 5_000, 512, 256)
     assert (c.lr, c.objective, c.svmax_weight, c.unrolled_steps) == (0.025, "eq1", 0.01, 5)
@@ -324,12 +396,37 @@ def test_the_report_has_every_seed_and_what_each_setting_changed(svmax, tmp_path
     assert all(name in outcome.out for name in figures)
 
 
+def test_samples_that_are_not_finite_end_a_run(svmax, tmp_path):
+    for flags in ((), ("--logits",)):
+        command = ["gan", "--rows", "vanilla", *SMALL, "--lr", "1e30", *flags, "--out", tmp_path / f"run{len(flags)}"]
+        outcome = svmax(*command)
+        assert outcome.code == 2
+        assert (
+            outcome.err
+            == "svmax gan: the networks' outputs are not finite any more; try a smaller --lr in a new --out.\n"
+        )
+
+
+def test_a_report_of_several_runs_without_their_folders_is_refused(svmax, tmp_path):
+    assert svmax("gan", "--rows", "vanilla", *SMALL, "--out", tmp_path).code == 0
+    record = json.loads((tmp_path / "config.json").read_text())
+    for name, several in (("rows", "vanilla,svmax"), ("seeds", "0-1")):
+        changed = {**record, "config": {**record["config"], name: several}}
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        outcome = svmax("report", tmp_path)
+        assert outcome.code == 2
+        assert "is a run of several rows or seeds, and their folders are not in it any more." in outcome.err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--rows vanila", "--rows must be some of vanilla,svmax,unrolled,unrolled-svmax, each once; got vanila."),
         ("--rows svmax,svmax", "each once; got svmax,svmax."),
-        ("--seeds 4-0", "--seeds must be numbers in [0, 2^32) and ranges of them, like 0-4 or 0,2,7; got 4-0."),
+        (
+            "--seeds 4-0",
+            "ranges of up to 10,000 of them, like 0-4 or 0,2,7; got 4-0.",
+        ),
         ("--seeds 0,0-2", "--seeds must name each seed once; got 0,0-2."),
         ("--seeds -1", "--seeds"),
         ("--objective eq2", "invalid choice 'eq2' for argument '--objective'"),

@@ -68,7 +68,9 @@ def test_a_failed_run_is_named_and_the_others_are_done(svmax, study, tmp_path):
     (tmp_path / "out" / "none" / "thesis.tex").write_text("years of work")
     outcome = svmax("sweep", study, "--out", tmp_path / "out")
     assert outcome.code == 2
-    assert outcome.err == "svmax sweep: 1 of 2 runs failed: none; the reasons stand above.\n"
+    again = f"svmax sweep {study} --out {tmp_path / 'out'}"
+    failed = "svmax sweep: 1 of 2 runs failed: none; what they said stands above, go on with:"
+    assert outcome.err == f"{failed} {again}\n"
     assert f"[none] svmax retrieval: --out {tmp_path / 'out' / 'none'} is not empty;" in outcome.out
     assert is_finished(tmp_path / "out" / "svmax")
     assert [path.name for path in (tmp_path / "out" / "none").iterdir()] == ["thesis.tex"]

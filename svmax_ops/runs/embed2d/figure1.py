@@ -12,6 +12,8 @@ from matplotlib.patches import Circle
 from svmax_ops.runs import plots
 from svmax_ops.runs.embed2d.measures import singular_values
 
+EXAMPLES = ("polarised", "even")
+"""(a) and (b)."""
 FIGURE1 = ("figure1.png", "figure1.svg")
 _SEED = 0
 _POINTS = 200
@@ -20,19 +22,27 @@ _COVARIANCE = np.array([[1.0, 0.7], [0.7, 0.8]])  # of the Gaussian
 _COLOURS = (plots.GREEN, plots.VERMILLION)  # of the first and the second axis, as in the paper
 
 
+def example(name: str) -> np.ndarray:
+    """Points ``[200, 2]`` on the unit circle, float64: one of EXAMPLES."""
+    rng = np.random.default_rng(_SEED)
+    if name == "polarised":
+        angles = np.pi * rng.integers(0, 2, _POINTS) + rng.normal(0, _POLARISED, _POINTS)
+    else:
+        angles = rng.uniform(0, 2 * np.pi, _POINTS)
+    return np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
 @plots.styled
 def draw_figure1(folder: Path) -> None:
     """(a) polarised points, (b) points in all directions, (c) the principal axes of a Gaussian.
 
     Below (a) and (b) the singular values, divided by sqrt(n); below (c) the eigenvalues of the covariance.
     """
-    rng = np.random.default_rng(_SEED)
-    polarised = np.pi * rng.integers(0, 2, _POINTS) + rng.normal(0, _POLARISED, _POINTS)
     figure = plots.figure(5.6, 2.8)
     grid = figure.subplots(2, 3, height_ratios=(4, 1))
-    for axes, angles in zip(grid.T, (polarised, rng.uniform(0, 2 * np.pi, _POINTS)), strict=False):
-        _on_circle(*axes, np.stack([np.cos(angles), np.sin(angles)], 1))
-    _gaussian(*grid[:, 2], rng.multivariate_normal([0, 0], _COVARIANCE, _POINTS))
+    for axes, name in zip(grid.T, EXAMPLES, strict=False):
+        _on_circle(*axes, example(name))
+    _gaussian(*grid[:, 2], np.random.default_rng(_SEED).multivariate_normal([0, 0], _COVARIANCE, _POINTS))
     for axes, title in zip(grid[0], ("(a) polarised", "(b) spread evenly", "(c) PCA of a Gaussian"), strict=True):
         axes.set_title(title)
     plots.save(figure, *(folder / name for name in FIGURE1), few_colours=True)

@@ -13,10 +13,9 @@ from svmax_ops.runs.embed2d.curves import CURVES, draw_measures
 from svmax_ops.runs.embed2d.data import CLASS_NAMES
 from svmax_ops.runs.embed2d.figure1 import FIGURE1, draw_figure1
 from svmax_ops.runs.embed2d.figures import Panel, draw_grid, title
-from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.folders import Run, read_run
-from svmax_ops.runs.harness import CHECKPOINT, is_finished, read_checkpoint, write_atomically
-from svmax_ops.runs.members import seeds_of
+from svmax_ops.runs.folders import Run
+from svmax_ops.runs.harness import CHECKPOINT, read_checkpoint, write_atomically
+from svmax_ops.runs.members import finished_members
 from svmax_ops.runs.tables import as_csv, markdown_table, measured_on, place
 
 _SETTING = ("dataset", "images", "batch_size", "epochs", "lr", "momentum", "svmax_weight")
@@ -97,21 +96,15 @@ def evaluations(run: Run) -> list[dict[str, Any]]:
 def _sections(folders: Sequence[Path]) -> dict[str, Section]:
     """The finished runs by what tells a setting from the others."""
     sections: dict[str, Section] = {}
-    for folder in folders:
-        if not is_finished(folder):
-            print(f"{folder}: not finished, left out")
-            continue
-        run = read_run(folder)
-        setting = {name: run.config[name] for name in _SETTING}
-        section = sections.setdefault(str(setting), Section(setting, {}))
-        key = run.config["rows"].strip(), seeds_of(run.config["seeds"])[0]
-        if key in section.runs:
-            print(f"{folder}: the same run as {section.runs[key].path}, left out")
-        section.runs.setdefault(key, run)
-    if not sections:
-        raise UserError("none of the runs is finished yet.")
+    for run, row, seed in finished_members(folders, _setting):
+        setting = _setting(run.config)
+        sections.setdefault(str(setting), Section(setting, {})).runs[row, seed] = run
     settings = [section.setting for section in sections.values()]
     return {_title(section.setting, settings): section for section in sections.values()}
+
+
+def _setting(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: config[name] for name in _SETTING}
 
 
 def _title(setting: dict[str, Any], settings: Sequence[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.gan.config import GanConfig
 
 HIDDEN = 128
@@ -53,6 +54,8 @@ class Adversarial:
         return self._cross_entropy(outputs, 1.0)
 
     def _cross_entropy(self, outputs: Tensor, label: float) -> Tensor:
+        if not outputs.isfinite().all():  # of which torch would speak as of an input outside of [0, 1]
+            raise UserError("the networks' outputs are not finite any more; try a smaller --lr in a new --out.")
         target = torch.full_like(outputs, label)
         if self.logits:
             return functional.binary_cross_entropy_with_logits(outputs, target)

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.folders import Run, read_run
+from svmax_ops.runs.folders import Run
 from svmax_ops.runs.gan import figures
 from svmax_ops.runs.gan.config import ROWS, GanConfig
 from svmax_ops.runs.gan.training import SAMPLES
-from svmax_ops.runs.harness import CHECKPOINT, is_finished, read_checkpoint, write_atomically
+from svmax_ops.runs.harness import CHECKPOINT, read_checkpoint, write_atomically
+from svmax_ops.runs.members import finished_members
 from svmax_ops.runs.tables import as_csv, markdown_table, measured_on, place
 
 _SETTING = ("generator_activation", "logits", "mode_weights", "lr", "batch_size", "latent_dim", "steps")
@@ -92,29 +92,23 @@ def evaluations(run: Run) -> list[dict[str, Any]]:
 
 def _groups(folders: Sequence[Path]) -> list[Group]:
     groups: dict[str, Group] = {}
-    finished = {folder: read_run(folder) for folder in folders if is_finished(folder)}
-    for folder in folders:
-        if folder not in finished:
-            print(f"{folder}: not finished, left out")
-    for run in sorted(finished.values(), key=lambda run: int(run.config["seeds"])):
-        config = GanConfig(**{field: run.config[field] for field in (*_SETTING, *_VARIANT, "rows", "seeds")})
-        group = Group({f: getattr(config, f) for f in _SETTING}, config.row, _effective(config), {})
-        group = groups.setdefault(str((group.setting, group.row, group.variant)), group)
-        group.runs[config.seed] = run
-    if not groups:
-        raise UserError("none of the runs is finished yet.")
+    for run, row, seed in finished_members(folders, _told_apart):
+        setting, variant = _told_apart(run.config)
+        group = groups.setdefault(repr((setting, row, variant)), Group(setting, row, variant, {}))
+        group.runs[seed] = run
     order = list(ROWS)
     return sorted(groups.values(), key=lambda group: (_title(group.setting) != _PAPER, order.index(group.row)))
 
 
-def _effective(config: GanConfig) -> dict[str, Any]:
-    row = ROWS[config.row]
+def _told_apart(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Setting and variant; what has no effect on the row is left out."""
+    row = ROWS[config["rows"].strip()]
     names: tuple[str, ...] = ()
     if row.regularized:
-        names += ("objective", "svmax_weight") + (("matched_form",) if config.objective == "matched" else ())
+        names += ("objective", "svmax_weight") + (("matched_form",) if config["objective"] == "matched" else ())
     if row.unrolled:
         names += ("unrolled_steps", "unrolled_gradient")
-    return {name: getattr(config, name) for name in names}
+    return {name: config[name] for name in _SETTING}, {name: config[name] for name in names}
 
 
 def _title(setting: dict[str, Any]) -> str:
@@ -154,7 +148,7 @@ def _rows_of_runs(group: Group) -> list[dict[str, Any]]:
 
 def _table(groups: Sequence[Group]) -> str:
     header = ["row", "λ", "modes within 0.5", "within 0.2", "samples within 0.2, %", "99 % radius"]
-    header += ["s₁, s₂", "centred", "s / 1,000 steps"]
+    header += ["s₁, s₂", "centred", "CPU s / 1,000 steps"]
     cells = []
     for group in groups:
         radii = [float("inf") if radius is None else radius for radius in group.last("radius_99")]

@@ -36,6 +36,7 @@ def _run_one(config: GanConfig) -> None:
     command = as_command("gan", dataclasses.replace(config, resume=False))
     config = config.resolved()
     torch.set_num_threads(1)
+    training = GanTraining(config)
     with (
         Signals() as signals,
         use_backend(config.backend),
@@ -44,7 +45,6 @@ def _run_one(config: GanConfig) -> None:
         if folder.checkpoint and folder.checkpoint["finished"]:
             print(f"{config.out} is finished: all {config.steps} steps are done.")
             return
-        training = GanTraining(config)
         shown = ("loss_generator", "loss_discriminator", "spread")
         schedule = loop.Schedule(
             config.steps, config.log_every, config.checkpoint_every, frozenset(evaluations(config)), shown

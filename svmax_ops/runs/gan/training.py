@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -110,11 +111,10 @@ class GanTraining:
         return torch.randn(self.config.batch_size, self.config.latent_dim, generator=self.streams["noise"])
 
     def train_line(self) -> dict[str, Any]:
-        """Losses of the last step; spread and mean singular value of the directions of its fake batch."""
+        """Losses of the last step; the spread of the directions of its fake batch."""
         losses = {name: _number(value) for name, value in self._last.items() if name != "fake"}
-        report = spectrum(self._last["fake"])
-        measures = {"spread": _number(report.spread), "s_mu": _number(report.mean)}
-        return {**self._names(), **losses, **measures, "lr": self.config.lr}
+        spread = _number(spectrum(self._last["fake"]).spread)
+        return {**self._names(), **losses, "spread": spread, "lr": self.config.lr}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
@@ -152,8 +152,10 @@ class GanTraining:
 
 
 def _stream(seed: int, name: str) -> torch.Generator:
-    """Of random numbers, another one for each name; a seed is below 2^32."""
-    return torch.Generator().manual_seed(seed + 2**32 * (1 + _STREAMS.index(name)))
+    """Of random numbers, another one for each name and seed."""
+    # torch's generator looks at 32 bits of a seed; NumPy spreads all that it is given over them.
+    mixed = np.random.SeedSequence([seed, _STREAMS.index(name)]).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(mixed))
 
 
 def _number(value: Tensor) -> float | None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from svmax_ops import spectrum, use_backend
 from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import CHECKPOINT, RunFolder
+from svmax_ops.runs.loop import is_out_of_memory
 from svmax_ops.runs.progress import Progress
 from svmax_ops.runs.retrieval import cost, figures
 from svmax_ops.runs.retrieval.collapse import CollapseWatch
@@ -184,7 +184,7 @@ class _Run:
             raise UserError(f"{str(error).rstrip('.')}; go on with: {self.resume_command}") from error
         except (MemoryError, RuntimeError) as error:
             step = self.training.done + 1
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 what = (
                     f"memory ran out at step {step}; take a smaller --batch-size or --autocast bfloat16 in a new --out"
                 )
@@ -231,10 +231,6 @@ def _folder(config: RetrievalConfig, command: str, ranks: Ranks) -> Iterator[Run
         raise failure or SystemExit(2)
     with folder or contextlib.nullcontext():
         yield folder
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _is_of_the_group(error: Exception) -> bool:
