@@ -19,6 +19,7 @@ from benchmarks.accuracy import TORCH
 from benchmarks.evaluation_scale import COLLAPSED, SPREAD
 from benchmarks.gpu_model import totals
 from benchmarks.machine import RESULTS, read_rows, text_table
+from benchmarks.readme_figures import EARLY, reproduction
 from benchmarks.registry import MODES, PEER
 from benchmarks.step_share import percent
 
@@ -176,6 +177,13 @@ def retrieval() -> str:
     return f"{text_table(header, table)}\n\n{note}\n{_where(where)}"
 
 
+def reproduced() -> str:
+    """The paper's figures 1 and 4 beside what came out."""
+    table, where = reproduction()
+    note = f"Figure 4: means over the seeds, after {EARLY} epochs / after the last."
+    return f"{table}\n\n{note}\n{_where(where)}"
+
+
 def _gains(rows: list[dict[str, str]], where: dict[str, str], regularizer: str) -> list[list[float]]:
     """R@1 with the regularizer minus R@1 without, in points: for each learning rate, the largest first, each seed's."""
     here = [row for row in rows if all(row[name] == value for name, value in where.items())]
@@ -219,6 +227,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu": gpu,
     "demo": demo,
     "retrieval": retrieval,
+    "reproduction": reproduced,
 }
 
 

@@ -1,0 +1,71 @@
+"""The README's table of the paper's figures 1 and 4: claim, what came out, seeds, command."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+import torch
+
+from benchmarks.machine import RESULTS, text_table
+from svmax_ops.runs.embed2d.figure1 import EXAMPLES, example
+from svmax_ops.runs.embed2d.measures import singular_values
+
+Row = dict[str, str]
+HEADER = ["figure", "the paper", "here", "seeds", "command"]
+EMBEDDINGS = {  # row -> name, the paper's claim
+    "vanilla": ("vanilla", "spreads slowly"),
+    "svmax": ("SVMax", "spreads more uniformly and rapidly"),
+    "centred": ("SVMax, centred", ""),
+}
+EARLY = 4  # an epoch: "rapidly"
+
+
+def reproduction() -> tuple[str, Row]:
+    """The table, and the facts of where its numbers were measured."""
+    table = [*_figure_1(), *_figure_4(_read("embed2d", "runs"))]
+    return text_table(HEADER, table), _read("embed2d", "table")[0]
+
+
+def _read(study: str, name: str) -> list[Row]:
+    with (RESULTS / study / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _figure_1() -> list[list[str]]:
+    claims = {"polarised": "s₁ large, s₂ small", "even": "both comparably large"}
+    rows = []
+    for name in EXAMPLES:
+        s_1, s_2 = singular_values(torch.from_numpy(example(name)))
+        rows.append([f"1, {name}", claims[name], f"s₁ {s_1:.2f}, s₂ {s_2:.2f}", "", "`svmax embed2d`, `svmax report`"])
+    return rows
+
+
+def _figure_4(rows: Sequence[Row]) -> list[list[str]]:
+    table = []
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        for row, (name, claim) in EMBEDDINGS.items():
+            here = [found for found in rows if (found["dataset"], found["row"]) == (dataset, row)]
+            last = max(int(found["epoch"]) for found in here)
+            at = {epoch: [found for found in here if int(found["epoch"]) == epoch] for epoch in (EARLY, last)}
+            images = f" --images {here[0]['images']}" if here[0]["images"] else ""
+            seeds = sorted({int(found["seed"]) for found in here})
+            table.append(
+                [
+                    f"4, {dataset}, {name}",
+                    claim,
+                    f"empty arc {_both(at, 'largest_gap', 1)}°, entropy {_both(at, 'angular_entropy', 1, 2)},"
+                    f" R@1 {_both(at, 'recall_at_1', 100)}",
+                    str(len(seeds)),
+                    f"`svmax embed2d --rows {row} --dataset {dataset} --epochs {last}{images} --seeds {','.join(map(str, seeds))}`",
+                ]
+            )
+    return table
+
+
+def _both(at: dict[int, list[Row]], measure: str, scale: float, digits: int = 0) -> str:
+    """The mean over the seeds, early and after the last epoch."""
+    means: list[Any] = [scale * mean(float(row[measure]) for row in rows) for rows in at.values()]
+    return " / ".join(f"{value:.{digits}f}" for value in means)
