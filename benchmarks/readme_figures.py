@@ -39,7 +39,7 @@ def _figure_1() -> list[list[str]]:
     rows = []
     for name in EXAMPLES:
         s_1, s_2 = singular_values(torch.from_numpy(example(name)))
-        rows.append([f"1, {name}", claims[name], f"s₁ {s_1:.2f}, s₂ {s_2:.2f}", "", "`svmax embed2d`, `svmax report`"])
+        rows.append([f"1, {name}", claims[name], f"s₁ {s_1:.2f}, s₂ {s_2:.2f}", "", "`svmax report runs/embed2d`"])
     return rows
 
 
@@ -51,14 +51,14 @@ def _figure_4(rows: Sequence[Row]) -> list[list[str]]:
             last = max(int(found["epoch"]) for found in here)
             at = {epoch: [found for found in here if int(found["epoch"]) == epoch] for epoch in (EARLY, last)}
             images = f" --images {here[0]['images']}" if here[0]["images"] else ""
-            seeds = sorted({int(found["seed"]) for found in here})
+            seeds = ",".join(dict.fromkeys(found["seed"] for found in here))
             table.append(
                 [
                     f"4, {dataset}, {name}",
                     claim,
                     f"empty arc {_both(at, 'largest_gap', 1)}°, entropy {_both(at, 'angular_entropy', 1, 2)},"
                     f" R@1 {_both(at, 'recall_at_1', 100)}",
-                    str(len(seeds)),
+                    str(len(at[last])),
                     f"`svmax embed2d --rows {row} --dataset {dataset} --epochs {last}{images} --seeds {','.join(map(str, seeds))}`",
                 ]
             )
