@@ -51,6 +51,7 @@ def _figure_4(rows: Sequence[Row]) -> list[list[str]]:
             last = max(int(found["epoch"]) for found in here)
             at = {epoch: [found for found in here if int(found["epoch"]) == epoch] for epoch in (EARLY, last)}
             images = f" --images {here[0]['images']}" if here[0]["images"] else ""
+            options = f"--dataset {dataset} --epochs {last}{images}"
             seeds = ",".join(dict.fromkeys(found["seed"] for found in here))
             table.append(
                 [
@@ -59,7 +60,7 @@ def _figure_4(rows: Sequence[Row]) -> list[list[str]]:
                     f"empty arc {_both(at, 'largest_gap', 1)}°, entropy {_both(at, 'angular_entropy', 1, 2)},"
                     f" R@1 {_both(at, 'recall_at_1', 100)}",
                     str(len(at[last])),
-                    f"`svmax embed2d --rows {row} --dataset {dataset} --epochs {last}{images} --seeds {','.join(map(str, seeds))}`",
+                    f"`svmax embed2d --rows {row} {options} --seeds {seeds}`",
                 ]
             )
     return table
