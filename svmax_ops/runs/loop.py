@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from svmax_ops import use_backend
+from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import RunFolder
 from svmax_ops.runs.progress import Progress
@@ -41,6 +45,36 @@ class Schedule(NamedTuple):
     """The steps after which the run is evaluated; 0 for before the first."""
     shown: Collection[str]
     """Of the lines logged, what the progress shows."""
+
+
+def run(
+    command: str, config: Any, training: Training, schedule: Schedule, draw: Callable[[Path], Sequence[str]]
+) -> None:
+    """A whole run, from the checkpoint in ``config.out``, or the beginning, to the pictures there.
+
+    Args:
+        command: of ``svmax``.
+        config: with the fields ``backend``, ``out`` and ``resume``.
+        training: at its beginning.
+        schedule: of it.
+        draw: writes the run's figures into a folder; their names.
+    Raises:
+        UserError: the folder cannot be used, or memory ran out.
+        Stopped: SIGINT or SIGTERM; a checkpoint was written.
+    """
+    started = as_command(command, dataclasses.replace(config, resume=False))
+    with (
+        Signals() as signals,
+        use_backend(config.backend),
+        RunFolder(config.out, kept_values(config.resolved()), started, config.resume) as folder,
+    ):
+        if folder.checkpoint and folder.checkpoint["finished"]:
+            print(f"{config.out} is finished: all {schedule.steps} steps are done.")
+            return
+        train(training, folder, schedule, signals)
+        figures = draw(folder.path)
+        save(training, folder, finished=True)
+        print(f"{config.out}: config.json, metrics.jsonl, checkpoint.pt, {', '.join(figures)}")
 
 
 def train(training: Training, folder: RunFolder, schedule: Schedule, signals: Signals) -> None:

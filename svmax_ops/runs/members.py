@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.errors import UserError
@@ -15,6 +15,7 @@ from svmax_ops.runs.harness import RunFolder, is_finished
 from svmax_ops.runs.processes import run_all
 from svmax_ops.runs.report import ReportConfig, report
 
+Config = TypeVar("Config", bound=Any)
 _LAST_SEED = 2**32
 _MOST_SEEDS = 10_000
 
@@ -50,6 +51,12 @@ def seeds_of(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds must name each seed once; got {text}.")
     return seeds
+
+
+def spelled(config: Config, known: Sequence[str]) -> Config:
+    """``config`` with its rows and seeds written in the one way, so that a run is the same however they were given."""
+    rows, seeds = rows_of(config.rows, known), seeds_of(config.seeds)
+    return dataclasses.replace(config, rows=",".join(rows), seeds=",".join(map(str, seeds)))
 
 
 class Member(NamedTuple):
@@ -94,7 +101,7 @@ def run_members(command: str, config: Any, rows: Sequence[str], seeds: Sequence[
 
     Args:
         command: of ``svmax``.
-        config: with the fields ``rows``, ``seeds``, ``workers``, ``out`` and ``resume``.
+        config: with the fields ``rows``, ``seeds``, ``workers``, ``out`` and ``resume``, and ``resolved()``.
         rows: of the paper's figure.
         seeds: the same for every row.
     Raises:
@@ -109,7 +116,10 @@ def run_members(command: str, config: Any, rows: Sequence[str], seeds: Sequence[
         for row in rows
     ]
     with RunFolder(
-        config.out, kept_values(config), as_command(command, dataclasses.replace(config, resume=False)), config.resume
+        config.out,
+        kept_values(config.resolved()),
+        as_command(command, dataclasses.replace(config, resume=False)),
+        config.resume,
     ) as folder:
         if folder.checkpoint and folder.checkpoint["finished"]:
             print(f"{config.out} is finished: all {len(members)} runs are done.")

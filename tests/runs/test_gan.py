@@ -6,7 +6,12 @@ import csv
 import json
 import math
 import os
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -326,7 +331,9 @@ def test_one_row_and_seed_are_a_run_folder(svmax, tmp_path, row):
     assert all((line["row"], line["seed"]) == (row, 0) for line in lines)
 
 
-@pytest.mark.parametrize("extra", [(), ("--unrolled-gradient", "--logits", "--objective", "matched")])
+@pytest.mark.parametrize(
+    "extra", [(), ("--unrolled-gradient", "--logits", "--objective", "matched", "--mode-weights", "random")]
+)
 def test_a_stopped_run_goes_on_bit_for_bit(svmax, tmp_path, monkeypatch, extra):
     command = ["gan", "--rows", "unrolled-svmax", *SMALL, *extra]
     assert svmax(*command, "--out", tmp_path / "whole").code == 0
@@ -365,6 +372,37 @@ def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, tmp_path)
     assert svmax(*command).code == 2  # not empty
     again = svmax(*command, "--resume")
     assert (again.code, "all 4 runs are done" in again.out) == (0, True)
+
+
+def test_several_runs_cut_off_go_on_by_the_command_that_is_printed(tmp_path):
+    out = tmp_path / "all"
+    flags = [*SMALL, "--steps", "400", "--checkpoint-every", "50", "--evaluate-every", "200"]
+    command = [sys.executable, "-m", "svmax_ops.cli", "gan", "--rows", "vanilla, svmax", *flags, "--workers", "2"]
+    whole = subprocess.run([*command, "--out", str(tmp_path / "whole")], capture_output=True, text=True)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "svmax-seed0" / "checkpoint.pt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in said + err
+    again = shlex.split(err.partition("go on with: ")[2])
+    assert again[:2] == ["svmax", "gan"]
+    shutil.rmtree(out / "vanilla-seed0")  # made anew
+    result = subprocess.run([sys.executable, "-m", "svmax_ops.cli", *again[1:]], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert lines_of(out) == lines_of(tmp_path / "whole")
+
+
+def test_a_run_is_the_same_however_its_rows_and_weight_were_given(svmax, tmp_path):
+    for rows, name in ((" svmax", "one"), ("vanilla, svmax", "several")):
+        command = ["gan", *SMALL, "--out", tmp_path / name]
+        assert svmax(*command, "--rows", rows, "--seeds", "0-0").code == 0
+        again = svmax(*command, "--rows", rows.replace(" ", ""), "--svmax-weight", "0.01", "--resume")
+        assert (again.code, "is finished" in again.out) == (0, True)
 
 
 def test_the_report_has_every_seed_and_what_each_setting_changed(svmax, tmp_path):
@@ -430,6 +468,7 @@ def test_a_report_of_several_runs_without_their_folders_is_refused(svmax, tmp_pa
         ("--seeds 0,0-2", "--seeds must name each seed once; got 0,0-2."),
         ("--seeds -1", "--seeds"),
         ("--objective eq2", "invalid choice 'eq2' for argument '--objective'"),
+        ("--matched-form absolute", "--matched-form absolute needs --objective matched; got eq1."),
         ("--steps 0", "--steps must be at least 1; got 0."),
         ("--workers 0", "--workers must be at least 1; got 0."),
         ("--batch-size 1", "--batch-size must be at least 2, the dimensions of a sample; got 1."),

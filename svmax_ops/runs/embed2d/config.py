@@ -9,7 +9,7 @@ from typing import Literal
 
 from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.members import rows_of, seeds_of
+from svmax_ops.runs.members import rows_of, seeds_of, spelled
 from svmax_ops.runs.processes import check_workers
 from svmax_ops.runs.retrieval.losses import LOSSES
 
@@ -74,6 +74,10 @@ class Embed2dConfig:
     def seed(self) -> int:
         """The seed of a run of one."""
         return seeds_of(self.seeds)[0]
+
+    def resolved(self) -> Embed2dConfig:
+        """With rows and seeds written in the one way."""
+        return spelled(self, ROWS)
 
     def check(self) -> None:
         """Refuse values that cannot be run, before anything is read or written.

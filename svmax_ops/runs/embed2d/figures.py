@@ -39,10 +39,11 @@ class Panel(NamedTuple):
     """int64 ``[n]``, 0 to 9."""
 
 
-def draw_run(config: Embed2dConfig, panels: Mapping[int, Tensor], labels: Tensor, folder: Path) -> None:
-    """The test embeddings of one run over its epochs."""
+def draw_run(config: Embed2dConfig, panels: Mapping[int, Tensor], labels: Tensor, folder: Path) -> Sequence[str]:
+    """The test embeddings of one run over its epochs; the names of the files."""
     row = [Panel(embeddings, labels) for embeddings in panels.values()]
     draw_grid({config.row: row}, list(map(title, panels)), CLASS_NAMES[config.dataset], folder, "embeddings")
+    return RUN_FIGURES
 
 
 @plots.styled

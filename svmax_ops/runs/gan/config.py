@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.gan.ring import mode_weights
-from svmax_ops.runs.members import rows_of, seeds_of
+from svmax_ops.runs.members import rows_of, seeds_of, spelled
 
 
 class Row(NamedTuple):
@@ -88,10 +88,10 @@ class GanConfig:
     """Go on, bit for bit, from the checkpoints in --out."""
 
     def resolved(self) -> GanConfig:
-        """With every None replaced by what it stands for."""
+        """With every None replaced by what it stands for, rows and seeds written in the one way."""
         every = max(1, self.steps // 5) if self.evaluate_every is None else self.evaluate_every
         weight = WEIGHTS[self.objective] if self.svmax_weight is None else self.svmax_weight
-        return dataclasses.replace(self, evaluate_every=every, svmax_weight=weight)
+        return spelled(dataclasses.replace(self, evaluate_every=every, svmax_weight=weight), tuple(ROWS))
 
     @property
     def row(self) -> str:
@@ -124,4 +124,6 @@ class GanConfig:
             raise UserError(f"--lr must be a positive number; got {self.lr}.")
         if not 0 <= values.svmax_weight < math.inf:
             raise UserError(f"--svmax-weight must be zero or a positive number; got {self.svmax_weight}.")
+        if self.matched_form != "hinge" and self.objective != "matched":
+            raise UserError(f"--matched-form {self.matched_form} needs --objective matched; got {self.objective}.")
         check_backend(self.backend)

@@ -85,9 +85,10 @@ def _heat_map(axes: Axes, shown: Panel) -> None:
     axes.set_xlabel(shown.text, fontsize=6, labelpad=2)
 
 
-def draw_run(config: GanConfig, samples: Mapping[int, Tensor], folder: Path) -> None:
-    """The heat maps of one run over its steps."""
+def draw_run(config: GanConfig, samples: Mapping[int, Tensor], folder: Path) -> Sequence[str]:
+    """The heat maps of one run over its steps; the names of the files."""
     settings = {"batch_size": config.batch_size, "mode_weights": config.mode_weights}
     panels = [*(panel(found, settings) for found in samples.values()), target(settings, config.seed)]
     titles = [*(f"step {step:,}" for step in samples), ""]
     draw_grid({line_break(config.row): panels}, titles, folder, "heat_maps")
+    return RUN_FIGURES

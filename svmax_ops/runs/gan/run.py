@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
-from svmax_ops import use_backend
 from svmax_ops.runs import loop
-from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.gan import figures
 from svmax_ops.runs.gan.config import ROWS, GanConfig
 from svmax_ops.runs.gan.training import GanTraining, evaluations
-from svmax_ops.runs.harness import RunFolder
 from svmax_ops.runs.members import rows_of, run_members, seeds_of
-from svmax_ops.runs.signals import Signals
 
 
 def run(config: GanConfig) -> None:
@@ -33,23 +27,10 @@ def run(config: GanConfig) -> None:
 
 
 def _run_one(config: GanConfig) -> None:
-    command = as_command("gan", dataclasses.replace(config, resume=False))
-    config = config.resolved()
     torch.set_num_threads(1)
-    training = GanTraining(config)
-    with (
-        Signals() as signals,
-        use_backend(config.backend),
-        RunFolder(config.out, kept_values(config), command, config.resume) as folder,
-    ):
-        if folder.checkpoint and folder.checkpoint["finished"]:
-            print(f"{config.out} is finished: all {config.steps} steps are done.")
-            return
-        shown = ("loss_generator", "loss_discriminator", "spread")
-        schedule = loop.Schedule(
-            config.steps, config.log_every, config.checkpoint_every, frozenset(evaluations(config)), shown
-        )
-        loop.train(training, folder, schedule, signals)
-        figures.draw_run(config, training.samples, folder.path)
-        loop.save(training, folder, finished=True)
-        print(f"{config.out}: config.json, metrics.jsonl, checkpoint.pt, {', '.join(figures.RUN_FIGURES)}")
+    whole = config.resolved()
+    training = GanTraining(whole)
+    shown = ("loss_generator", "loss_discriminator", "spread")
+    pictures = frozenset(evaluations(whole))
+    schedule = loop.Schedule(whole.steps, whole.log_every, whole.checkpoint_every, pictures, shown)
+    loop.run("gan", config, training, schedule, lambda folder: figures.draw_run(whole, training.samples, folder))
