@@ -16,8 +16,8 @@ from svmax_ops.runs.embed2d.measures import singular_values
 Row = dict[str, str]
 HEADER = ["figure", "the paper", "here", "seeds", "command"]
 EMBEDDINGS = {  # row -> name, the paper's claim
-    "vanilla": ("vanilla", "spreads slowly"),
-    "svmax": ("SVMax", "spreads more uniformly and rapidly"),
+    "vanilla": ("vanilla", "less uniformly and rapidly"),
+    "svmax": ("SVMax", "more uniformly and rapidly"),
     "centred": ("SVMax, centred", ""),
 }
 EARLY = 4  # an epoch: "rapidly"
@@ -58,7 +58,7 @@ def _figure_4(rows: Sequence[Row]) -> list[list[str]]:
                     f"4, {dataset}, {name}",
                     claim,
                     f"empty arc {_both(at, 'largest_gap', 1)}°, entropy {_both(at, 'angular_entropy', 1, 2)},"
-                    f" R@1 {_both(at, 'recall_at_1', 100)}",
+                    f" R@1 {_both(at, 'recall_at_1', 100)} %",
                     str(len(at[last])),
                     f"`svmax embed2d --rows {row} {options} --seeds {seeds}`",
                 ]
