@@ -126,7 +126,9 @@ def test_the_build_is_for_the_chips_that_are_here_and_ends_in_the_package(monkey
 
 def test_a_command_that_takes_too_long_is_interrupted_and_its_output_kept(monkeypatch, logs, capsys):
     body = "print('begun', flush=True); time.sleep(60)"
-    script = f"import time\ntry: {body}\nexcept KeyboardInterrupt: print('interrupted')"
+    # A shell starts what it runs in the background deaf to SIGINT, and so all that this test starts.
+    listen = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"import signal, time\n{listen}\ntry: {body}\nexcept KeyboardInterrupt: print('interrupted')"
     begin = time.monotonic()
     assert gpu_check.run([sys.executable, "-c", script], logs / "slow.log", 5) is None  # Python starts within it
     assert time.monotonic() - begin < 20

@@ -49,7 +49,7 @@ def test_make_targets_exist(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_exist(document):
-    assert set(re.findall(r"`svmax ([a-z]+)", text(document))) <= set(COMMANDS)
+    assert set(re.findall(r"`svmax ([a-z0-9]+)", text(document))) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -62,7 +62,7 @@ def test_readme_has_the_marks_of_its_tables():
     marks = re.findall(r"^<!-- (begin|end) (\w+) -->$", text("README.md"), re.MULTILINE)
     assert marks == [
         (edge, name)
-        for name in ("demo", "retrieval", "evaluation", "speed", "step_share", "gpu", "accuracy")
+        for name in ("demo", "retrieval", "reproduction", "evaluation", "speed", "step_share", "gpu", "accuracy")
         for edge in ("begin", "end")
     ]
 
