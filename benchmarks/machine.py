@@ -68,6 +68,12 @@ def read_rows(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return result["machine"], result["rows"]
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that `svmax report` wrote, or of the paper's."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def text_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table; also what the commands print."""
     header, rows = list(header), [list(row) for row in rows]

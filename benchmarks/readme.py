@@ -7,7 +7,6 @@ python -m benchmarks.readme --check    # exit 1 where the README and the results
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 from benchmarks.accuracy import TORCH
 from benchmarks.evaluation_scale import COLLAPSED, SPREAD
 from benchmarks.gpu_model import totals
-from benchmarks.machine import RESULTS, read_rows, text_table
+from benchmarks.machine import RESULTS, read_csv, read_rows, text_table
 from benchmarks.readme_figures import EARLY, reproduction
 from benchmarks.registry import MODES, PEER
 from benchmarks.step_share import percent
@@ -142,8 +141,7 @@ def _short(us: float) -> str:
 
 
 def demo() -> str:
-    with (RESULTS / "demo" / "table.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(RESULTS / "demo" / "table.csv")
     columns = {name: spec for name, spec in DEMO_COLUMNS.items() if name in rows[0]}
     table = [[_demo_cell(row[name], *spec[1:]) for name, spec in columns.items()] for row in rows]
     return f"{text_table([heading for heading, *_ in columns.values()], table)}\n\n{_where(rows[0])}"
@@ -151,12 +149,10 @@ def demo() -> str:
 
 def retrieval() -> str:
     """What a regularizer adds to R@1: the paper's tables 1 and 2 beside the study on stand-in data."""
-    with (PAPER / "tables.csv").open(newline="") as file:
-        paper = [{**row, "lr": row["learning_rate"], "seed": ""} for row in csv.DictReader(file)]
-    with (RESULTS / "retrieval" / "runs.csv").open(newline="") as file:
-        ours = list(csv.DictReader(file))
-    with (RESULTS / "retrieval" / "table.csv").open(newline="") as file:
-        where = {**next(csv.DictReader(file)), "commit": " and ".join(dict.fromkeys(row["commit"] for row in ours))}
+    paper = [{**row, "lr": row["learning_rate"], "seed": ""} for row in read_csv(PAPER / "tables.csv")]
+    ours = read_csv(RESULTS / "retrieval" / "runs.csv")
+    facts = read_csv(RESULTS / "retrieval" / "table.csv")[0]
+    where = {**facts, "commit": " and ".join(dict.fromkeys(row["commit"] for row in ours))}
     columns = [("CUB-200, paper", paper, {"dataset": "cub200"}), ("SOP, paper", paper, {"dataset": "sop"})]
     columns += [(name, ours, data) for name, data in STAND_INS.items()]
     table, found = [], []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
 import torch
 
-from benchmarks.machine import RESULTS, text_table
+from benchmarks.machine import RESULTS, read_csv, text_table
 from svmax_ops.runs.embed2d.figure1 import EXAMPLES, example
 from svmax_ops.runs.embed2d.measures import singular_values
 
@@ -25,13 +24,8 @@ EARLY = 4  # an epoch: "rapidly"
 
 def reproduction() -> tuple[str, Row]:
     """The table, and the facts of where its numbers were measured."""
-    table = [*_figure_1(), *_figure_4(_read("embed2d", "runs"))]
-    return text_table(HEADER, table), _read("embed2d", "table")[0]
-
-
-def _read(study: str, name: str) -> list[Row]:
-    with (RESULTS / study / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    table = [*_figure_1(), *_figure_4(read_csv(RESULTS / "embed2d" / "runs.csv"))]
+    return text_table(HEADER, table), read_csv(RESULTS / "embed2d" / "table.csv")[0]
 
 
 def _figure_1() -> list[list[str]]:

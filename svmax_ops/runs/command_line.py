@@ -69,6 +69,16 @@ def plain_values(config: Any) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
+def require(condition: bool, name: str, value: object, accepted: str) -> None:
+    """Refuse a configuration whose field ``name`` has a ``value`` that is not ``accepted``.
+
+    Raises:
+        UserError: with the flag, what was given and what is accepted.
+    """
+    if not condition:
+        raise UserError(f"--{name.replace('_', '-')} must be {accepted}; got {value}.")
+
+
 def kept_values(config: Any) -> dict[str, Any]:
     """The plain values that determine a run: those that may not differ when it goes on."""
     return {name: value for name, value in plain_values(config).items() if name not in _MAY_DIFFER}

@@ -59,6 +59,28 @@ def spelled(config: Config, known: Sequence[str]) -> Config:
     return dataclasses.replace(config, rows=",".join(rows), seeds=",".join(map(str, seeds)))
 
 
+class RowsAndSeeds:
+    """What a configuration with ``rows`` and ``seeds`` says of them."""
+
+    rows: str
+    seeds: str
+
+    @property
+    def several(self) -> bool:
+        """Whether it is of more than one run."""
+        return "," in self.rows or len(seeds_of(self.seeds)) > 1
+
+    @property
+    def row(self) -> str:
+        """The row of a run of one."""
+        return self.rows.strip()
+
+    @property
+    def seed(self) -> int:
+        """The seed of a run of one."""
+        return seeds_of(self.seeds)[0]
+
+
 class Member(NamedTuple):
     """A finished run of one row and one seed."""
 
@@ -94,7 +116,7 @@ def finished_members(folders: Sequence[Path], setting: Callable[[dict[str, Any]]
     return sorted(found.values(), key=lambda member: member.seed)
 
 
-def run_members(command: str, config: Any, rows: Sequence[str], seeds: Sequence[int]) -> None:
+def run_members(command: str, config: Any) -> None:
     """Run each row with each seed in a folder of its own in ``config.out``, then bring them together there.
 
     ``config.out`` gets the metrics of all of them, in the order of the seeds, and the report.
@@ -102,22 +124,19 @@ def run_members(command: str, config: Any, rows: Sequence[str], seeds: Sequence[
     Args:
         command: of ``svmax``.
         config: with the fields ``rows``, ``seeds``, ``workers``, ``out`` and ``resume``, and ``resolved()``.
-        rows: of the paper's figure.
-        seeds: the same for every row.
     Raises:
         UserError: the folder cannot be used, or a run failed.
         Stopped: SIGINT or SIGTERM; the runs under way have written their checkpoints.
     """
+    whole = config.resolved()
     members = [
-        dataclasses.replace(
-            config, rows=row, seeds=str(seed), workers=1, out=config.out / f"{row}-seed{seed}", resume=False
-        )
-        for seed in seeds
-        for row in rows
+        dataclasses.replace(config, rows=row, seeds=seed, workers=1, out=config.out / f"{row}-seed{seed}", resume=False)
+        for seed in whole.seeds.split(",")
+        for row in whole.rows.split(",")
     ]
     with RunFolder(
         config.out,
-        kept_values(config.resolved()),
+        kept_values(whole),
         as_command(command, dataclasses.replace(config, resume=False)),
         config.resume,
     ) as folder:

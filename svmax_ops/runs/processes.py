@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from svmax_ops.runs.command_line import as_arguments
+from svmax_ops.runs.command_line import as_arguments, require
 from svmax_ops.runs.environment import usable_cores
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import CONFIG, is_finished
@@ -22,8 +22,7 @@ from svmax_ops.runs.signals import Signals
 
 def check_workers(workers: int) -> None:
     """Refuse what is no number of processes, before anything is read or written."""
-    if workers < 1:
-        raise UserError(f"--workers must be at least 1; got {workers}.")
+    require(workers >= 1, "workers", workers, "at least 1")
 
 
 def run_all(what: str, command: str, runs: Sequence[Any], workers: int, again: str) -> None:

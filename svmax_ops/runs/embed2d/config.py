@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from svmax_ops.runs.command_line import require
 from svmax_ops.runs.environment import check_backend
-from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.members import rows_of, seeds_of, spelled
+from svmax_ops.runs.members import RowsAndSeeds, spelled
 from svmax_ops.runs.processes import check_workers
 from svmax_ops.runs.retrieval.losses import LOSSES
 
@@ -19,7 +19,7 @@ CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Embed2dConfig:
+class Embed2dConfig(RowsAndSeeds):
     """Embed small pictures onto the unit circle by the contrastive loss, without and with SVMax.
 
     "Paper" is Taha et al., "SVMax: A Feature Embedding Regularizer", figures 1 and 4. It says of its network "one
@@ -65,16 +65,6 @@ class Embed2dConfig:
     resume: bool = False
     """Go on, bit for bit, from the checkpoints in --out."""
 
-    @property
-    def row(self) -> str:
-        """The row of a run of one."""
-        return self.rows.strip()
-
-    @property
-    def seed(self) -> int:
-        """The seed of a run of one."""
-        return seeds_of(self.seeds)[0]
-
     def resolved(self) -> Embed2dConfig:
         """With rows and seeds written in the one way."""
         return spelled(self, ROWS)
@@ -85,21 +75,20 @@ class Embed2dConfig:
         Raises:
             UserError: with the flag, what was given and what is accepted.
         """
-        rows_of(self.rows, ROWS)
-        seeds_of(self.seeds)
+        self.resolved()  # rows and seeds
         for name in ("epochs", "log_every", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(0 < self.lr < math.inf, "lr", self.lr, "a positive number")
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        _require(0 <= self.svmax_weight < math.inf, "svmax_weight", self.svmax_weight, "zero or a positive number")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        require(0 < self.lr < math.inf, "lr", self.lr, "a positive number")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        require(0 <= self.svmax_weight < math.inf, "svmax_weight", self.svmax_weight, "zero or a positive number")
         l = LOSSES["contrastive"].samples_per_class  # noqa: E741 - the paper's letter
         most = CLASSES * l
         rule = f"a multiple of {l} from {2 * l} to {most}: p classes x {l} pictures, of {CLASSES} classes"
         fits = self.batch_size % l == 0 and 2 * l <= self.batch_size <= most
-        _require(fits, "batch_size", self.batch_size, rule)
+        require(fits, "batch_size", self.batch_size, rule)
         enough = self.images is None or self.images >= self.batch_size
-        _require(enough, "images", self.images, f"at least a batch, {self.batch_size}")
-        _require(self.dataset != "digits" or self.root is None, "root", self.root, "left out: digits reads no files")
+        require(enough, "images", self.images, f"at least a batch, {self.batch_size}")
+        require(self.dataset != "digits" or self.root is None, "root", self.root, "left out: digits reads no files")
         check_workers(self.workers)
         check_backend(self.backend)
 
@@ -108,8 +97,3 @@ def panel_epochs(epochs: int) -> list[int]:
     """The epochs after which a run of so many is evaluated: 0, 1, 2, 4, ... and the last."""
     powers = [2**k for k in range(epochs.bit_length()) if 2**k < epochs]
     return [0, *powers, epochs]
-
-
-def _require(condition: bool, name: str, value: object, accepted: str) -> None:
-    if not condition:
-        raise UserError(f"--{name.replace('_', '-')} must be {accepted}; got {value}.")

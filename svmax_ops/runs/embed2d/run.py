@@ -6,10 +6,10 @@ import torch
 
 from svmax_ops.runs import loop
 from svmax_ops.runs.embed2d import figures
-from svmax_ops.runs.embed2d.config import ROWS, Embed2dConfig
+from svmax_ops.runs.embed2d.config import Embed2dConfig
 from svmax_ops.runs.embed2d.data import load
 from svmax_ops.runs.embed2d.training import Embed2dTraining
-from svmax_ops.runs.members import rows_of, run_members, seeds_of
+from svmax_ops.runs.members import run_members
 
 
 def run(config: Embed2dConfig) -> None:
@@ -20,10 +20,9 @@ def run(config: Embed2dConfig) -> None:
         Stopped: SIGINT or SIGTERM; a checkpoint was written.
     """
     config.check()
-    rows, seeds = rows_of(config.rows, ROWS), seeds_of(config.seeds)
-    if len(rows) * len(seeds) > 1:
+    if config.several:
         load(config)  # what does not fit leaves no trace
-        run_members("embed2d", config, rows, seeds)
+        run_members("embed2d", config)
     else:
         _run_one(config)
 

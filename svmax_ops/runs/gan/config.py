@@ -7,10 +7,12 @@ import math
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from svmax_ops.runs.command_line import require
 from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.gan.ring import mode_weights
-from svmax_ops.runs.members import rows_of, seeds_of, spelled
+from svmax_ops.runs.members import RowsAndSeeds, spelled
+from svmax_ops.runs.processes import check_workers
 
 
 class Row(NamedTuple):
@@ -31,7 +33,7 @@ WEIGHTS = {"eq1": 0.01, "bounded": 1.0, "matched": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
-class GanConfig:
+class GanConfig(RowsAndSeeds):
     """Train a GAN on a ring of eight Gaussians, without and with SVMax, without and with unrolling (figure 3).
 
     "Paper" is Taha et al., "SVMax: A Feature Embedding Regularizer", section 4.2, and where it says nothing the public
@@ -93,16 +95,6 @@ class GanConfig:
         weight = WEIGHTS[self.objective] if self.svmax_weight is None else self.svmax_weight
         return spelled(dataclasses.replace(self, evaluate_every=every, svmax_weight=weight), tuple(ROWS))
 
-    @property
-    def row(self) -> str:
-        """The row of a run of one."""
-        return self.rows.strip()
-
-    @property
-    def seed(self) -> int:
-        """The seed of a run of one."""
-        return seeds_of(self.seeds)[0]
-
     def check(self) -> None:
         """Refuse values that cannot be run, before anything is read or written.
 
@@ -110,20 +102,16 @@ class GanConfig:
             UserError: with the flag, what was given and what is accepted.
         """
         values = self.resolved()
-        rows_of(self.rows, tuple(ROWS))
-        seeds_of(self.seeds)
         mode_weights(self.mode_weights, 0)
-        counts = ("steps", "evaluate_every", "log_every", "checkpoint_every", "unrolled_steps", "latent_dim", "workers")
+        counts = ("steps", "evaluate_every", "log_every", "checkpoint_every", "unrolled_steps", "latent_dim")
         for name in counts:
-            value = getattr(values, name)
-            if value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1; got {value}.")
-        if self.batch_size < 2:
-            raise UserError(f"--batch-size must be at least 2, the dimensions of a sample; got {self.batch_size}.")
-        if not 0 < self.lr < math.inf:
-            raise UserError(f"--lr must be a positive number; got {self.lr}.")
-        if not 0 <= values.svmax_weight < math.inf:
-            raise UserError(f"--svmax-weight must be zero or a positive number; got {self.svmax_weight}.")
+            require(getattr(values, name) >= 1, name, getattr(values, name), "at least 1")
+        enough = self.batch_size >= 2
+        require(enough, "batch_size", self.batch_size, "at least 2, the dimensions of a sample")
+        require(0 < self.lr < math.inf, "lr", self.lr, "a positive number")
+        weight = values.svmax_weight
+        require(0 <= weight < math.inf, "svmax_weight", weight, "zero or a positive number")
         if self.matched_form != "hinge" and self.objective != "matched":
             raise UserError(f"--matched-form {self.matched_form} needs --objective matched; got {self.objective}.")
+        check_workers(self.workers)
         check_backend(self.backend)

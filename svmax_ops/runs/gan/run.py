@@ -6,9 +6,9 @@ import torch
 
 from svmax_ops.runs import loop
 from svmax_ops.runs.gan import figures
-from svmax_ops.runs.gan.config import ROWS, GanConfig
+from svmax_ops.runs.gan.config import GanConfig
 from svmax_ops.runs.gan.training import GanTraining, evaluations
-from svmax_ops.runs.members import rows_of, run_members, seeds_of
+from svmax_ops.runs.members import run_members
 
 
 def run(config: GanConfig) -> None:
@@ -19,9 +19,8 @@ def run(config: GanConfig) -> None:
         Stopped: SIGINT or SIGTERM; a checkpoint was written.
     """
     config.check()
-    rows, seeds = rows_of(config.rows, tuple(ROWS)), seeds_of(config.seeds)
-    if len(rows) * len(seeds) > 1:
-        run_members("gan", config, rows, seeds)
+    if config.several:
+        run_members("gan", config)
     else:
         _run_one(config)
 

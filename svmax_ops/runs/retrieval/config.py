@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from svmax_ops.runs.command_line import require
 from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.losses import LOSSES
@@ -139,26 +140,21 @@ class RetrievalConfig:
         """
         values = self.resolved()
         for name in ("iterations", "evaluate_every", "log_every", "checkpoint_every"):
-            _require(getattr(values, name) >= 1, name, getattr(values, name), "at least 1")
-        _require(0 < values.lr < math.inf, "lr", values.lr, "a positive number")
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+            require(getattr(values, name) >= 1, name, getattr(values, name), "at least 1")
+        require(0 < values.lr < math.inf, "lr", values.lr, "a positive number")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         for name in ("svmax_weight", "spread_out_weight", "npair_l2"):
             value = getattr(self, name)
-            _require(value is None or 0 <= value < math.inf, name, value, "zero or a positive number")
-        _require(self.npair_l2 is None or self.loss == "npair", "npair_l2", self.npair_l2, "left out without N-pair")
-        _require(values.dim >= 2, "dim", values.dim, "at least 2: with one direction there is nothing to spread over")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2^32)")
-        _require(self.workers >= 0, "workers", self.workers, "zero or a positive number")
+            require(value is None or 0 <= value < math.inf, name, value, "zero or a positive number")
+        require(self.npair_l2 is None or self.loss == "npair", "npair_l2", self.npair_l2, "left out without N-pair")
+        require(values.dim >= 2, "dim", values.dim, "at least 2: with one direction there is nothing to spread over")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2^32)")
+        require(self.workers >= 0, "workers", self.workers, "zero or a positive number")
         l = LOSSES[self.loss].samples_per_class  # noqa: E741 - the paper's letter
         fits = self.batch_size % l == 0 and self.batch_size >= 2 * l
         rule = f"a multiple of {l} and at least {2 * l}: {self.loss} takes p classes x {l} pictures, p >= 2"
-        _require(fits, "batch_size", self.batch_size, rule)
-        _require(self.dataset != "strokes" or self.root is None, "root", self.root, "left out: strokes reads no files")
+        require(fits, "batch_size", self.batch_size, rule)
+        require(self.dataset != "strokes" or self.root is None, "root", self.root, "left out: strokes reads no files")
         check_backend(self.backend)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError(f"--device cuda is not available: torch {torch.__version__} sees no GPU here.")
-
-
-def _require(condition: bool, name: str, value: object, accepted: str) -> None:
-    if not condition:
-        raise UserError(f"--{name.replace('_', '-')} must be {accepted}; got {value}.")
