@@ -7,20 +7,16 @@ import io
 import json
 import os
 import pickle
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from svmax_ops.runs.environment import environment
 from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.tensorboard_events import EventRecords
 
 CONFIG, METRICS, CHECKPOINT, EVENTS = "config.json", "metrics.jsonl", "checkpoint.pt", "events.out.tfevents.run"
 
@@ -33,28 +29,26 @@ class RunFolder:
         config: plain values that determine the run. A resumed run must have been started with the same.
         command: the command line that repeats the run; kept in config.json and printed when the run is cut off.
         resume: go on from the folder's checkpoint (from the beginning where it has none yet).
+        events: keep TensorBoard events. A folder of runs has none: each run in it has its own.
     Raises:
         UserError: the folder cannot be used; nothing in it has been touched.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], command: str, resume: bool) -> None:
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], command: str, resume: bool, *, events: bool = True
+    ) -> None:
         self.path = path
         self.config = dict(config)
         self.resume_command = command + " --resume"
         self.checkpoint: dict[str, Any] | None = None
+        names = (METRICS, EVENTS) if events else (METRICS,)
         if resume:
-            self._reopen()
+            self._reopen(names)
         else:
             self._create(command)
         with writing(path):
-            self._metrics = _grow(path / METRICS, self._kept(METRICS))
-            self._events = _grow(path / EVENTS, self._kept(EVENTS))
-            # tensorboard's own writer fails in a thread of its own, with a traceback and too late for us to end well.
-            self._event_records = RecordWriter(self._events)
-            if not self._kept(EVENTS):
-                self._event_records.write(
-                    Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()
-                )
+            self._growing = {name: _grow(path / name, self._kept(name)) for name in names}
+            self._events = EventRecords(self._growing[EVENTS]) if events else None
 
     def _kept(self, name: str) -> int:
         """The bytes that a growing file had at the checkpoint; what came after is computed again."""
@@ -71,7 +65,7 @@ class RunFolder:
         record = {"command": command, "config": self.config, **environment()}
         write_atomically(self.path / CONFIG, (json.dumps(record, indent=2) + "\n").encode())
 
-    def _reopen(self) -> None:
+    def _reopen(self, growing: Sequence[str]) -> None:
         try:
             started = json.loads((self.path / CONFIG).read_text("utf-8"))["config"]
         except FileNotFoundError:
@@ -88,7 +82,7 @@ class RunFolder:
                 f"--resume: the run in {self.path} was started with {name} = {started.get(name)!r},"
                 f" now it is {self.config.get(name)!r}; give the same command line, or another --out."
             )
-        for name in (METRICS, EVENTS):
+        for name in growing:
             size = (self.path / name).stat().st_size if (self.path / name).exists() else 0
             if size < self._kept(name):
                 raise UserError(f"--resume: {self.path / name} is shorter than it was at the checkpoint.")
@@ -98,24 +92,19 @@ class RunFolder:
 
         Its plain numbers go to the TensorBoard events too, its lists and the further ``histograms`` as histograms.
         """
-        prefix = "/".join(str(line[key]) for key in ("split", "of") if key in line)
-        values = [Summary.Value(tag=f"{prefix}/{k}", simple_value=v) for k, v in line.items() if _is_plotted(k, v)]
-        lists = {**{k: v for k, v in line.items() if isinstance(v, list)}, **(histograms or {})}
-        values += [Summary.Value(tag=f"{prefix}/{k}", histo=_histogram(v)) for k, v in lists.items()]
-        event = Event(wall_time=time.time(), step=line["step"], summary=Summary(value=values))
         with writing(self.path / METRICS):
-            self._metrics.write((json.dumps(line) + "\n").encode())
-            self._metrics.flush()
-        with writing(self.path / EVENTS):
-            self._event_records.write(event.SerializeToString())
-            self._event_records.flush()
+            self._growing[METRICS].write((json.dumps(line) + "\n").encode())
+            self._growing[METRICS].flush()
+        if self._events:
+            with writing(self.path / EVENTS):
+                self._events.log(line, histograms or {})
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Replace checkpoint.pt by one of ``state`` after ``step`` steps, whole or not at all."""
         with writing(self.path):
-            os.fsync(self._metrics.fileno())
-            os.fsync(self._events.fileno())
-        sizes = {METRICS: self._metrics.tell(), EVENTS: self._events.tell()}
+            for file in self._growing.values():
+                os.fsync(file.fileno())
+        sizes = {name: file.tell() for name, file in self._growing.items()}
         whole = {"step": step, "config": self.config, "bytes": sizes, **state}
         self.keep(CHECKPOINT, whole)
 
@@ -127,8 +116,8 @@ class RunFolder:
 
     def close(self) -> None:
         with writing(self.path):
-            self._events.close()
-            self._metrics.close()
+            for file in self._growing.values():
+                file.close()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -147,20 +136,6 @@ def _grow(path: Path, kept: int) -> BinaryIO:
     file.truncate(kept)
     file.seek(kept)
     return file
-
-
-def _is_plotted(name: str, value: object) -> bool:
-    return name != "step" and isinstance(value, (int, float))
-
-
-def _histogram(values: Sequence[float]) -> HistogramProto:
-    """As TensorBoard keeps one: how many values are at most each limit and above the one before."""
-    numbers = np.asarray(values, np.float64)
-    counts, edges = np.histogram(numbers, bins="auto") if np.isfinite(numbers).all() else ([], [0.0])
-    return HistogramProto(
-        min=numbers.min(), max=numbers.max(), num=len(numbers), sum=numbers.sum(), sum_squares=np.square(numbers).sum(),
-        bucket_limit=edges[1:], bucket=counts,
-    )  # fmt: skip
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

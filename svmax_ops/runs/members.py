@@ -139,6 +139,7 @@ def run_members(command: str, config: Any) -> None:
         kept_values(whole),
         as_command(command, dataclasses.replace(config, resume=False)),
         config.resume,
+        events=False,  # in one file, lines of several rows and seeds would share their tags
     ) as folder:
         if folder.checkpoint and folder.checkpoint["finished"]:
             print(f"{config.out} is finished: all {len(members)} runs are done.")

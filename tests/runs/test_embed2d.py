@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,12 +26,13 @@ from svmax_ops.runs.embed2d.measures import measure, on_circle, singular_values
 from svmax_ops.runs.embed2d.network import tiny_network
 from svmax_ops.runs.embed2d.training import Embed2dTraining
 from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.harness import is_finished, read_metrics
+from svmax_ops.runs.harness import EVENTS, is_finished, read_metrics
 from tests.runs.test_idx import write_mnist
 
 _FLAGS = "--images 64 --epochs 3 --log-every 1 --checkpoint-every 2"  # two steps an epoch
 SMALL = _FLAGS.split()
-RUN_FILES = {"config.json", "metrics.jsonl", "checkpoint.pt", "events.out.tfevents.run", *figures.RUN_FIGURES}
+SEVERAL = ["embed2d", "--rows", "vanilla,centred", "--seeds", "0,3", *SMALL, "--workers", "2"]
+RUN_FILES = {"config.json", "metrics.jsonl", "checkpoint.pt", EVENTS, *figures.RUN_FIGURES}
 
 
 def at(*degrees: float) -> Tensor:
@@ -276,18 +278,37 @@ def several(tmp_path_factory) -> Path:
     from svmax_ops.cli import main
 
     out = tmp_path_factory.mktemp("several")
-    flags = ["--rows", "vanilla,centred", "--seeds", "0,3", *SMALL, "--workers", "2"]
-    assert main(["embed2d", *flags, "--out", str(out)]) == 0
+    assert main([*SEVERAL, "--out", str(out)]) == 0
     return out
 
 
 def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, several, tmp_path):
     members = ["vanilla-seed0", "centred-seed0", "vanilla-seed3", "centred-seed3"]
     assert {path.name for path in several.iterdir() if path.is_dir()} == set(members)
+    for name in members:
+        assert {
+            path.name for path in (several / name).iterdir()
+        } == RUN_FILES  # with the events, which ``several`` lacks
     assert read_metrics(several) == [line for name in members for line in read_metrics(several / name)]
     assert svmax("embed2d", "--rows", "centred", "--seeds", "3", *SMALL, "--out", tmp_path / "one").code == 0
     assert read_metrics(tmp_path / "one") == read_metrics(several / "centred-seed3")
     assert equal(states(tmp_path / "one"), states(several / "centred-seed3"))
+
+
+def test_a_run_of_several_that_had_events_of_its_own_goes_on(svmax, several, tmp_path):
+    """As those had that were made before; the file is left alone."""
+    out = tmp_path / "before"
+    shutil.copytree(several, out)
+    (out / EVENTS).write_bytes(b"events of all")
+    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True)
+    torch.save({**checkpoint, "bytes": {**checkpoint["bytes"], EVENTS: 13}}, out / "checkpoint.pt")
+    outcome = svmax(*SEVERAL, "--out", out, "--resume")
+    assert (outcome.code, "all 4 runs are done" in outcome.out) == (0, True)
+    (out / "checkpoint.pt").unlink()
+    assert svmax(*SEVERAL, "--out", out, "--resume").code == 0
+    assert read_metrics(out) == read_metrics(several)
+    assert is_finished(out)
+    assert (out / EVENTS).read_bytes() == b"events of all"
 
 
 def test_the_report_has_every_seed_and_their_means(several):
@@ -296,7 +317,6 @@ def test_the_report_has_every_seed_and_their_means(several):
     assert {path.name for path in several.iterdir() if path.is_file()} == {
         *drawn,
         *("table.md", "table.csv", "runs.csv", "config.json", "metrics.jsonl", "checkpoint.pt"),
-        "events.out.tfevents.run",
     }
     runs, table = (
         list(csv.DictReader((several / name).read_text().splitlines())) for name in ("runs.csv", "table.csv")
