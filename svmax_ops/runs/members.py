@@ -80,6 +80,10 @@ class RowsAndSeeds:
         """The seed of a run of one."""
         return seeds_of(self.seeds)[0]
 
+    def of_row(self: Config, row: str) -> Config:
+        """The configuration of that row alone."""
+        return dataclasses.replace(self, rows=row)
+
 
 class Member(NamedTuple):
     """A finished run of one row and one seed."""
@@ -123,14 +127,16 @@ def run_members(command: str, config: Any) -> None:
 
     Args:
         command: of ``svmax``.
-        config: with the fields ``rows``, ``seeds``, ``workers``, ``out`` and ``resume``, and ``resolved()``.
+        config: a :class:`RowsAndSeeds` that is a dataclass, with ``workers``, ``out``, ``resume`` and ``resolved()``.
     Raises:
         UserError: the folder cannot be used, or a run failed.
         Stopped: SIGINT or SIGTERM; the runs under way have written their checkpoints.
     """
     whole = config.resolved()
     members = [
-        dataclasses.replace(config, rows=row, seeds=seed, workers=1, out=config.out / f"{row}-seed{seed}", resume=False)
+        dataclasses.replace(
+            config.of_row(row), seeds=seed, workers=1, out=config.out / f"{row}-seed{seed}", resume=False
+        )
         for seed in whole.seeds.split(",")
         for row in whole.rows.split(",")
     ]

@@ -22,15 +22,20 @@ from PIL import Image
 from torch.func import functional_call
 from torch.nn import functional
 
+from svmax_ops.cli import main
+from svmax_ops.runs.folders import read_run
 from svmax_ops.runs.gan import figures, ring
 from svmax_ops.runs.gan.config import GanConfig
 from svmax_ops.runs.gan.networks import BETAS, Adversarial, discriminator, generator, steps_ahead
 from svmax_ops.runs.gan.objectives import regularizer
 from svmax_ops.runs.gan.training import GanTraining, _stream
-from svmax_ops.runs.harness import is_finished, read_metrics
+from svmax_ops.runs.harness import EVENTS, is_finished, read_metrics
 
 _FLAGS = "--steps 6 --batch-size 16 --latent-dim 4 --evaluate-every 3 --log-every 2 --checkpoint-every 2"
 SMALL = _FLAGS.split()
+OF_ROWS = ["--objective", "matched", "--matched-form", "absolute", "--unrolled-steps", "2"]
+SEVERAL = ["gan", "--rows", "vanilla,unrolled-svmax", "--seeds", "0,3", *OF_ROWS, *SMALL, "--workers", "2"]
+RUN_FILES = {"config.json", "metrics.jsonl", "checkpoint.pt", EVENTS, *figures.RUN_FIGURES}
 
 
 def config(**values: Any) -> GanConfig:
@@ -313,14 +318,23 @@ def weights_of(network: torch.nn.Module) -> list[tuple[int, ...]]:
 # The command
 
 
+def test_a_row_of_several_has_what_has_an_effect_on_it():
+    regularized = {"objective": "matched", "matched_form": "absolute", "svmax_weight": 0.5}
+    unrolled = {"unrolled_steps": 3, "unrolled_gradient": True}
+    whole = GanConfig(seeds="0-2", logits=True, **regularized, **unrolled)
+    whole.check()
+    expected = {"vanilla": {}, "svmax": regularized, "unrolled": unrolled, "unrolled-svmax": regularized | unrolled}
+    for row, settings in expected.items():
+        of_row = whole.of_row(row)
+        assert of_row == GanConfig(rows=row, seeds="0-2", logits=True, **settings)
+        of_row.check()
+
+
 @pytest.mark.parametrize("row", ["svmax", "unrolled-svmax"])
 def test_one_row_and_seed_are_a_run_folder(svmax, tmp_path, row):
     outcome = svmax("gan", "--rows", row, *SMALL, "--out", tmp_path / "run")
     assert (outcome.code, outcome.err) == (0, "")
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {
-        "config.json", "metrics.jsonl", "checkpoint.pt", "events.out.tfevents.run", "heat_maps.png", "heat_maps.svg"
-    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
     lines = read_metrics(tmp_path / "run")
     tests = [line for line in lines if line["split"] == "test"]
     assert [line["step"] for line in tests] == [1, 3, 6]
@@ -357,21 +371,54 @@ def test_a_stopped_run_goes_on_bit_for_bit(svmax, tmp_path, monkeypatch, extra):
     assert (again.code, "is finished" in again.out) == (0, True)
 
 
-def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, tmp_path):
-    out = tmp_path / "all"
-    command = ["gan", "--rows", "vanilla,svmax", "--seeds", "0,3", *SMALL, "--workers", 2, "--out", out]
-    outcome = svmax(*command)
-    assert (outcome.code, outcome.err) == (0, "")
-    members = ["vanilla-seed0", "svmax-seed0", "vanilla-seed3", "svmax-seed3"]
-    assert {path.name for path in out.iterdir() if path.is_dir()} == set(members)
-    assert lines_of(out) == [line for name in members for line in lines_of(out / name)]
-    assert {"table.csv", "runs.csv", "table.md", "checkpoint.pt", "config.json"} <= {p.name for p in out.iterdir()}
-    assert svmax("gan", "--rows", "svmax", "--seeds", "3", *SMALL, "--out", tmp_path / "one").code == 0
-    assert lines_of(tmp_path / "one") == lines_of(out / "svmax-seed3")
-    assert equal(states(tmp_path / "one"), states(out / "svmax-seed3"))
-    assert svmax(*command).code == 2  # not empty
-    again = svmax(*command, "--resume")
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> Path:
+    """Two rows with two seeds, two at a time."""
+    out = tmp_path_factory.mktemp("several")
+    assert main([*SEVERAL, "--out", str(out)]) == 0
+    return out
+
+
+def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, several, tmp_path):
+    members = ["vanilla-seed0", "unrolled-svmax-seed0", "vanilla-seed3", "unrolled-svmax-seed3"]
+    assert {path.name for path in several.iterdir() if path.is_dir()} == set(members)
+    assert lines_of(several) == [line for name in members for line in lines_of(several / name)]
+    figures = {f"heat_maps-{of}{end}" for of in ("seed0", "seed3", "all-seeds") for end in (".png", ".svg")}
+    assert {path.name for path in several.iterdir() if path.is_file()} == {
+        "config.json", "metrics.jsonl", "checkpoint.pt", "table.csv", "runs.csv", "table.md", *figures
+    }  # fmt: skip
+    for row, flags in (("vanilla", ()), ("unrolled-svmax", OF_ROWS)):
+        one, member = tmp_path / row, several / f"{row}-seed3"
+        assert svmax("gan", "--rows", row, "--seeds", "3", *flags, *SMALL, "--out", one).code == 0
+        assert lines_of(one) == lines_of(member)
+        assert equal(states(one), states(member))
+        assert read_run(one).config == read_run(member).config
+        assert {path.name for path in member.iterdir()} == RUN_FILES
+    assert svmax(*SEVERAL, "--out", several).code == 2  # not empty
+    again = svmax(*SEVERAL, "--out", several, "--resume")
     assert (again.code, "all 4 runs are done" in again.out) == (0, True)
+
+
+def test_a_run_of_several_made_before_goes_on_and_is_reported(svmax, several, tmp_path):
+    """A run then also kept what had no effect on its row."""
+    out = tmp_path / "before"
+    shutil.copytree(several, out)
+    (out / "checkpoint.pt").unlink()
+    before = {"objective": "matched", "matched_form": "absolute", "svmax_weight": 1.0, "unrolled_steps": 2}
+    for seed in (0, 3):
+        member = out / f"vanilla-seed{seed}"
+        record = json.loads((member / "config.json").read_text())
+        record["command"] = shlex.join([*record["command"].split(), *OF_ROWS])
+        assert record["config"].keys() >= before.keys()
+        (member / "config.json").write_text(json.dumps({**record, "config": record["config"] | before}))
+        checkpoint = torch.load(member / "checkpoint.pt", weights_only=True)
+        torch.save({**checkpoint, "config": checkpoint["config"] | before}, member / "checkpoint.pt")
+    outcome = svmax(*SEVERAL, "--out", out, "--resume")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "4 runs, 4 of them finished" in outcome.out
+    assert lines_of(out) == lines_of(several)
+    for name in ("table.csv", "runs.csv", "table.md"):
+        assert (out / name).read_bytes() == (several / name).read_bytes()
 
 
 def test_several_runs_cut_off_go_on_by_the_command_that_is_printed(tmp_path):
@@ -469,6 +516,16 @@ def test_a_report_of_several_runs_without_their_folders_is_refused(svmax, tmp_pa
         ("--seeds -1", "--seeds"),
         ("--objective eq2", "invalid choice 'eq2' for argument '--objective'"),
         ("--matched-form absolute", "--matched-form absolute needs --objective matched; got eq1."),
+        ("--rows vanilla --svmax-weight 0.01", "--svmax-weight 0.01 needs svmax or unrolled-svmax in --rows;"),
+        (
+            "--rows vanilla,unrolled --objective matched --matched-form absolute",
+            "--objective matched needs svmax or unrolled-svmax in --rows; got vanilla,unrolled.",
+        ),
+        (
+            "--rows svmax --unrolled-steps 3",
+            "--unrolled-steps 3 needs unrolled or unrolled-svmax in --rows; got svmax.",
+        ),
+        ("--rows vanilla,svmax --unrolled-gradient", "--unrolled-gradient needs unrolled or unrolled-svmax in"),
         ("--steps 0", "--steps must be at least 1; got 0."),
         ("--workers 0", "--workers must be at least 1; got 0."),
         ("--batch-size 1", "--batch-size must be at least 2, the dimensions of a sample; got 1."),

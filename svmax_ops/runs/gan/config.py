@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from svmax_ops.runs.command_line import require
+from svmax_ops.runs.command_line import as_arguments, require
 from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.gan.ring import mode_weights
@@ -21,6 +21,11 @@ class Row(NamedTuple):
     regularized: bool
     unrolled: bool
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Those of :data:`ROW_SETTINGS` that have an effect on it."""
+        return _REGULARIZED * self.regularized + _UNROLLED * self.unrolled
+
 
 ROWS = {
     "vanilla": Row(regularized=False, unrolled=False),
@@ -28,6 +33,10 @@ ROWS = {
     "unrolled": Row(regularized=False, unrolled=True),
     "unrolled-svmax": Row(regularized=True, unrolled=True),
 }
+_REGULARIZED = ("objective", "matched_form", "svmax_weight")
+_UNROLLED = ("unrolled_steps", "unrolled_gradient")
+ROW_SETTINGS = _REGULARIZED + _UNROLLED
+"""The settings that have an effect on some rows only."""
 WEIGHTS = {"eq1": 0.01, "bounded": 1.0, "matched": 1.0}
 """Lambda of each objective."""
 
@@ -52,12 +61,13 @@ class GanConfig(RowsAndSeeds):
     matched_form: Literal["hinge", "absolute"] = "hinge"
     """matched: max(0, s_mu(real) - s_mu(fake)), or the absolute value of the difference."""
     svmax_weight: float | None = None
-    """The paper's lambda. None: eq1 0.01 (paper), bounded and matched 1."""
+    """The paper's lambda, of the svmax rows. None: eq1 0.01 (paper), bounded and matched 1."""
     unrolled_steps: int = 5
-    """Steps the discriminator takes ahead of the generator's (paper: 5)."""
+    """Of the unrolled rows: steps the discriminator takes ahead of the generator's (paper: 5)."""
     unrolled_gradient: bool = False
-    """The generator's gradient also goes through the discriminator's steps ahead (Metz et al., 2017). Without, as in
-    the public implementation, they count as constants, and the optimizer's averages of them are kept."""
+    """Of the unrolled rows: the generator's gradient also goes through the discriminator's steps ahead (Metz et al.,
+    2017). Without, as in the public implementation, they count as constants, and the optimizer's averages of them are
+    kept."""
     generator_activation: Literal["tanh", "relu"] = "tanh"
     """Of the two hidden layers (public implementation: tanh)."""
     logits: bool = False
@@ -95,6 +105,12 @@ class GanConfig(RowsAndSeeds):
         weight = WEIGHTS[self.objective] if self.svmax_weight is None else self.svmax_weight
         return spelled(dataclasses.replace(self, evaluate_every=every, svmax_weight=weight), tuple(ROWS))
 
+    def of_row(self, row: str) -> GanConfig:
+        """That row alone; a setting that has no effect on it is at its default."""
+        default = GanConfig()
+        unused = {name: getattr(default, name) for name in ROW_SETTINGS if name not in ROWS[row].settings}
+        return dataclasses.replace(self, rows=row, **unused)
+
     def check(self) -> None:
         """Refuse values that cannot be run, before anything is read or written.
 
@@ -113,5 +129,14 @@ class GanConfig(RowsAndSeeds):
         require(0 <= weight < math.inf, "svmax_weight", weight, "zero or a positive number")
         if self.matched_form != "hinge" and self.objective != "matched":
             raise UserError(f"--matched-form {self.matched_form} needs --objective matched; got {self.objective}.")
+        self._check_row_settings(values.rows)
         check_workers(self.workers)
         check_backend(self.backend)
+
+    def _check_row_settings(self, rows: str) -> None:
+        """Refuse a setting that has an effect on none of ``rows``."""
+        for name in ROW_SETTINGS:
+            given = as_arguments(GanConfig(**{name: getattr(self, name)}))
+            fitting = [row for row in ROWS if name in ROWS[row].settings]
+            if given and not set(fitting) & set(rows.split(",")):
+                raise UserError(f"{' '.join(given)} needs {' or '.join(fitting)} in --rows; got {rows}.")

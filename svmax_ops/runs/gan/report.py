@@ -10,14 +10,13 @@ from typing import Any
 
 from svmax_ops.runs.folders import Run
 from svmax_ops.runs.gan import figures
-from svmax_ops.runs.gan.config import ROWS, GanConfig
+from svmax_ops.runs.gan.config import ROW_SETTINGS, ROWS, GanConfig
 from svmax_ops.runs.gan.training import SAMPLES
 from svmax_ops.runs.harness import CHECKPOINT, read_checkpoint, write_atomically
 from svmax_ops.runs.members import finished_members
 from svmax_ops.runs.tables import as_csv, markdown_table, measured_on, place
 
 _SETTING = ("generator_activation", "logits", "mode_weights", "lr", "batch_size", "latent_dim", "steps")
-_VARIANT = ("objective", "matched_form", "svmax_weight", "unrolled_steps", "unrolled_gradient")
 _COUNTED = ("modes_wide", "modes")
 _AVERAGED = ("high_quality_wide", "high_quality", "radius_99", "s_1", "s_2", "s_1_centred", "s_2_centred")
 _TIME = "seconds_per_1000_steps"
@@ -102,12 +101,11 @@ def _groups(folders: Sequence[Path]) -> list[Group]:
 
 def _told_apart(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Setting and variant; what has no effect on the row is left out."""
-    row = ROWS[config["rows"].strip()]
-    names: tuple[str, ...] = ()
-    if row.regularized:
-        names += ("objective", "svmax_weight") + (("matched_form",) if config["objective"] == "matched" else ())
-    if row.unrolled:
-        names += ("unrolled_steps", "unrolled_gradient")
+    names = [
+        name
+        for name in ROWS[config["rows"].strip()].settings
+        if name != "matched_form" or config["objective"] == "matched"
+    ]
     return {name: config[name] for name in _SETTING}, {name: config[name] for name in names}
 
 
@@ -123,7 +121,7 @@ def _slug(title: str) -> str:
 
 
 def _row_of_group(group: Group) -> dict[str, Any]:
-    row: dict[str, Any] = {**group.setting, "row": group.row, **dict.fromkeys(_VARIANT), **group.variant}
+    row: dict[str, Any] = {**group.setting, "row": group.row, **dict.fromkeys(ROW_SETTINGS), **group.variant}
     row |= {"runs": len(group.runs), "seeds": " ".join(map(str, group.runs))}
     for name in (*_COUNTED, *_AVERAGED, _TIME):
         values = [value for value in group.last(name) if value is not None]
@@ -137,7 +135,7 @@ def _row_of_group(group: Group) -> dict[str, Any]:
 
 def _rows_of_runs(group: Group) -> list[dict[str, Any]]:
     """One row a picture: nothing that was run is left out of what is published."""
-    label = {**group.setting, "row": group.row, **dict.fromkeys(_VARIANT), **group.variant}
+    label = {**group.setting, "row": group.row, **dict.fromkeys(ROW_SETTINGS), **group.variant}
     names = ("step", *_COUNTED, *_AVERAGED, _TIME)
     return [
         {**label, "seed": seed, **{name: line[name] for name in names}, "commit": run.environment["commit"]}
