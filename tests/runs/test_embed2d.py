@@ -27,6 +27,7 @@ from svmax_ops.runs.embed2d.network import tiny_network
 from svmax_ops.runs.embed2d.training import Embed2dTraining
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import EVENTS, is_finished, read_metrics
+from tests.runs.states import equal
 from tests.runs.test_idx import write_mnist
 
 _FLAGS = "--images 64 --epochs 3 --log-every 1 --checkpoint-every 2"  # two steps an epoch
@@ -49,14 +50,6 @@ def training(**values: Any) -> Embed2dTraining:
 def states(folder: Path) -> dict[str, Any]:
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     return {name: state[name] for name in ("step", "network", "optimizer", "batches", "panels", "test_labels")}
-
-
-def equal(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one.equal(other) if isinstance(one, Tensor) else one == other
 
 
 # Measures
