@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from svmax_ops.runs.harness import is_finished
+from svmax_ops.runs.harness import is_finished, read_metrics
 from svmax_ops.runs.sweep import read_study
 
 NOT_A_STUDY = "must have command (retrieval, gan, embed2d), fixed and vary, and nothing else."
@@ -63,6 +64,39 @@ def test_a_sweep_runs_all_then_nothing(svmax, study, tmp_path):
     assert outcome.code == 0
 
 
+def test_a_sweep_of_gans_is_reported(svmax, tmp_path):
+    study, out = tmp_path / "study.yaml", tmp_path / "out"
+    fixed = {"steps": 2, "batch-size": 16, "latent-dim": 4, "log-every": 1}
+    rows = {"vanilla": {"rows": "vanilla"}, "matched": {"rows": "svmax", "objective": "matched", "svmax-weight": 0.5}}
+    study.write_text(json.dumps({"command": "gan", "fixed": fixed, "vary": {"row": rows}}))
+    outcome = svmax("sweep", study, "--out", out, "--workers", 2)
+    assert (outcome.code, outcome.err) == (0, "")
+    drawn = {f"heat_maps-{of}{end}" for of in ("seed0", "all-seeds") for end in (".png", ".svg")}
+    written = {"table.csv", "runs.csv", "table.md", *drawn}
+    assert {path.name for path in out.iterdir()} == {*rows, *written}
+
+    outcome = svmax("report", out, "--out", tmp_path / "report")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert {path.name for path in (tmp_path / "report").iterdir()} == written
+    for name in written:
+        assert (tmp_path / "report" / name).read_bytes() == (out / name).read_bytes()
+    printed = [line.split("|")[1:3] for line in outcome.out.splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in cells] for cells in printed[2:]] == [["vanilla", ""], ["svmax, matched", "0.5"]]
+    with (out / "table.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["row"], row["objective"], row["seeds"], row["steps"]) for row in table] == [
+        ("vanilla", "", "0", "2"),
+        ("svmax", "matched", "0", "2"),
+    ]
+    for row, name in zip(table, rows, strict=True):
+        (last,) = (line for line in read_metrics(out / name) if (line["split"], line["step"]) == ("test", 2))
+        assert (float(row["radius_99"]), float(row["s_2"])) == (last["radius_99"], last["singular_values"][1])
+    with (out / "runs.csv").open(newline="") as file:
+        assert [(row["row"], row["step"]) for row in csv.DictReader(file)] == [
+            (row, step) for row in ("vanilla", "svmax") for step in ("1", "2")
+        ]
+
+
 def test_a_failed_run_is_named_and_the_others_are_done(svmax, study, tmp_path):
     (tmp_path / "out" / "none").mkdir(parents=True)
     (tmp_path / "out" / "none" / "thesis.tex").write_text("years of work")
@@ -97,6 +131,12 @@ def test_a_signal_stops_every_run_and_the_same_command_goes_on(study, tmp_path):
         assert "--resume" in result.stdout
         steps = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in steps if line["split"] == "train"] == list(range(1, 401))
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_can_be_run(path):
+    _, runs = read_study(path, Path("runs"))
+    assert len({run.out for run in runs}) == len(runs)
 
 
 @pytest.mark.parametrize(
