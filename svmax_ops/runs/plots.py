@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from pathlib import Path
 
 import matplotlib
@@ -31,6 +33,7 @@ NAMES = {  # in the order of tables and legends
     "angular": "angular",
 }
 DPI = 200
+_EMBEDDED = re.compile(rb"(?<=data:image/png;base64,)[^\"]+")  # the images in an SVG
 
 _STYLE = {
     "font.size": 8,
@@ -60,15 +63,30 @@ def figure(width: float, height: float) -> Figure:
 def save(figure: Figure, *paths: Path, few_colours: bool = False) -> None:
     """Write the figure whole or not at all, as .png or .svg by the path's suffix; equal figures give equal files.
 
-    ``few_colours``: a PNG of 256 colours, a third of the bytes, where the figure has flat colours and no photographs.
+    ``few_colours``: a PNG of 256 colours, a third of the bytes, where the figure has flat colours and no photographs;
+    in an SVG a palette for the images that have no more colours, and all of them opaque.
     """
     for path in paths:
         buffer = io.BytesIO()
         kind = path.suffix.removeprefix(".")
         unstamped = {"Software": None} if kind == "png" else {"Creator": None, "Date": None}
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=unstamped)
-        if few_colours and kind == "png":
-            image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-            buffer = io.BytesIO()
-            image.save(buffer, "png", dpi=(DPI, DPI), optimize=True)
-        write_atomically(path, buffer.getbuffer())
+        data = buffer.getvalue()
+        if few_colours:
+            data = _with_palette(data) if kind == "png" else _EMBEDDED.sub(_embedded_with_palette, data)
+        write_atomically(path, data)
+
+
+def _with_palette(png: bytes) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(buffer, "png", dpi=(DPI, DPI), optimize=True)
+    return buffer.getvalue()
+
+
+def _embedded_with_palette(found: re.Match[bytes]) -> bytes:
+    png = base64.b64decode(found[0])
+    colours = Image.open(io.BytesIO(png)).convert("RGBA").getcolors(256)  # None: more than these
+    if colours is None or any(alpha < 255 for _, (*_, alpha) in colours):
+        return found[0]
+    return base64.b64encode(_with_palette(png))

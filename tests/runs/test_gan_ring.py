@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
+import re
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -57,14 +62,34 @@ def test_samples_that_are_not_finite_cover_nothing():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_a_sample_is_drawn_where_it_lies(tmp_path):
+@pytest.fixture
+def heat_map(tmp_path) -> Path:
+    """Of samples at (2, 0) and (0, -1); without the suffix."""
     samples = torch.tensor([[2.0, 0.0], [0.0, -1.0]]).repeat(50, 1)
     settings = {"batch_size": 16, "mode_weights": "uniform"}
     figures.draw_grid({"row": [figures.panel(samples, settings)]}, ["step 1"], tmp_path, "map")
-    image = np.asarray(Image.open(tmp_path / "map.png").convert("RGB")).astype(int)
+    return tmp_path / "map"
+
+
+def test_a_sample_is_drawn_where_it_lies(heat_map):
+    image = np.asarray(Image.open(heat_map.with_suffix(".png")).convert("RGB")).astype(int)
     rows, columns = np.nonzero((image[..., 0] > 200) & (image[..., 1] > 200) & (image[..., 2] < 100))  # yellow
     frame = np.nonzero((image == image[rows[0], columns[0] - 20]).all(-1))  # the heat map's ground
     top, bottom, left, right = frame[0].min(), frame[0].max(), frame[1].min(), frame[1].max()
     x = 6 * (columns - left) / (right - left) - 3
     y = 3 - 6 * (rows - top) / (bottom - top)
     assert {(round(a), round(b)) for a, b in zip(x, y, strict=True)} == {(2, 0), (0, -1)}
+
+
+def test_a_heat_map_in_an_svg_has_a_pixel_a_cell_and_a_palette(heat_map):
+    text = heat_map.with_suffix(".svg").read_text()
+    (found,) = re.findall(r'data:image/png;base64,([^"]+)"', text)
+    cells = Image.open(io.BytesIO(base64.b64decode(found)))
+    assert (cells.mode, cells.size) == ("P", (72, 72))
+    assert f'width="{cells.width}" height="{cells.height}" transform="matrix(' in text
+    colours = np.asarray(cells.convert("RGB"))
+    yellow, ground = (matplotlib.colormaps["viridis"](end, bytes=True)[:3] for end in (1.0, 0.0))
+    lit = (colours == yellow).all(-1)
+    assert (colours[~lit] == ground).all()
+    rows, columns = np.nonzero(lit)
+    assert {(int(c), int(r)) for c, r in zip(columns, rows, strict=True)} == {(60, 36), (36, 24)}  # y upwards

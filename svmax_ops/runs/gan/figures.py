@@ -63,7 +63,7 @@ def draw_grid(rows: Mapping[str, Sequence[Panel]], titles: Sequence[str], folder
             _heat_map(axes, shown)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
-    plots.save(figure, folder / f"{stem}.png", folder / f"{stem}.svg")
+    plots.save(figure, folder / f"{stem}.png", folder / f"{stem}.svg", few_colours=True)
 
 
 def _heat_map(axes: Axes, shown: Panel) -> None:
