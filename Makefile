@@ -56,7 +56,8 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.dev
-	$(BIN)/python -m benchmarks.accuracy
+	TRITON_INTERPRET=1 $(BIN)/python -m benchmarks.accuracy
+	TRITON_CACHE_DIR=$$(mktemp -d) $(BIN)/python -m benchmarks.triton_compile --out benchmarks/results/triton_compile
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.plot

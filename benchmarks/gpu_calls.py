@@ -42,9 +42,10 @@ def main() -> int:
     if not torch.cuda.is_available():
         print(f"gpu_calls: torch {torch.__version__} sees no GPU here.", file=sys.stderr)
         return 2
-    with svmax_ops.use_backend("cuda"):
-        for x in inputs("cuda"):
-            call(x)
+    for backend in ("cuda", "triton"):
+        with svmax_ops.use_backend(backend):
+            for x in inputs("cuda"):
+                call(x)
     torch.cuda.synchronize()
     print(f"{len(SHAPES)} shapes")
     return 0

@@ -37,7 +37,7 @@ SHARES = {"build": 0.25, "test": 0.45, "bench": 0.30}
 APART = ("tests/test_cuda.py", "tests/runs", "tests/package", "tests/integrations", "tests/host")
 SUITES = {
     "graphs, streams, devices, sizes": (0.3, ["tests/test_cuda.py"]),
-    "every operator test": (0.7, ["tests", "-k", "cuda", *(f"--ignore={path}" for path in APART)]),
+    "every operator test": (0.7, ["tests", "-k", "cuda or triton", *(f"--ignore={path}" for path in APART)]),
 }
 SANITIZERS = {
     "memcheck": ("--tool", "memcheck"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -24,7 +24,7 @@ from benchmarks.step_share import percent
 
 README = Path(__file__).parent.parent / "README.md"
 PAPER = Path(__file__).parent / "paper"
-NATIVE = "svmax_ops cpu"
+BACKENDS = {TORCH: "float32 SVD", "svmax_ops cpu": "cpu", "svmax_ops triton": "triton"}
 DEMO_COLUMNS = {  # column of the demo's table -> heading, digits, factor
     "loss": ("loss", None, 1),
     "regularizer": ("regularizer", None, 1),
@@ -91,17 +91,36 @@ def accuracy() -> str:
     found = {(r["case"], r["provider"]): r for r in rows}
     columns = {"N": "error_of_nuclear_norm", "P": "error_of_gradient", "‖P‖₂ − 1": "excess_of_norm"}
     header = ["float32 input"]
-    header += [f"{heading}, {who}" for heading in columns for who in ("float32 SVD", "svmax_ops")]
+    header += [f"{heading}, {who}" for heading in columns for who in BACKENDS.values()]
     table = [
-        [case, *(f"{found[case, who][column]:.0e}" for column in columns.values() for who in (TORCH, NATIVE))]
+        [case, *(f"{found[case, who][column]:.0e}" for column in columns.values() for who in BACKENDS)]
         for case in dict.fromkeys(r["case"] for r in rows)
     ]
     note = (
         "Against a float64 SVD of the same numbers, 144x128 where nothing else is said: relative error of the nuclear"
         " norm N; error of\nits gradient P in the directions with s > 1e-4 s₁; by how much ‖P‖₂ exceeds 1."
-        " float32 SVD is `torch.linalg`'s."
+        " float32 SVD is `torch.linalg`'s; triton was run by\nTriton's interpreter."
     )
     return f"{text_table(header, table)}\n\n{note}\n{_where(facts)}"
+
+
+def triton() -> str:
+    """How long the first call takes: what the compilers took for the kernels of one training step."""
+    facts, rows = read_rows(RESULTS / "triton_compile")
+    seconds = {(row["kernel"], row["target"]): row["seconds"] for row in rows}
+
+    def of(kernels: Sequence[str]) -> str:
+        totals = [sum(seconds[kernel, target] for kernel in kernels) for target in ("sm_90", "gfx942")]
+        return " and ".join(f"{total:.1f}" for total in totals)
+
+    fused = ("objective 64 tall", "backward tall")
+    products = ("norms", "embed", "product", "product", "product quintic", "value", "project")
+    return (
+        f"The first call of a process that finds nothing in Triton's cache compiles: up to n = 64 {of(fused)} s of one"
+        f" core for an H100 (sm_90)\nand an MI300 (gfx942), beyond {of(products)} s, with the gradient. Other options,"
+        " or a size that is a multiple of 16 where\nthe one before was not, are compiled when they first come.\n"
+        f"{_where(facts)}"
+    )
 
 
 def evaluation() -> str:
@@ -210,7 +229,8 @@ def _milliseconds(row: dict[str, Any]) -> str:
 
 def _where(facts: dict[str, Any]) -> str:
     """One line: the machine and the commit."""
-    names = {"cpu": "", "cores": "{} cores", "instruction_set": "", "torch": "torch {}", "commit": "commit {}"}
+    names = {"cpu": "", "cores": "{} cores", "instruction_set": "", "torch": "torch {}", "triton": "Triton {}"}
+    names |= {"commit": "commit {}"}
     known = {name: text for name, text in names.items() if facts.get(name)}
     return "Measured on " + ", ".join((text or "{}").format(facts[name]) for name, text in known.items()) + "."
 
@@ -219,6 +239,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "step_share": step_share,
     "accuracy": accuracy,
+    "triton": triton,
     "evaluation": evaluation,
     "gpu": gpu,
     "demo": demo,

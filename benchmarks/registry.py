@@ -120,8 +120,15 @@ def _gram_eigvalsh(x: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
 
 
+TRITON = "svmax_loss, triton"
 GPU_PROVIDERS = (
     *PROVIDERS,
+    Provider(
+        TRITON,
+        svmax_ops.use_backend("triton")(svmax_ops.svmax_loss),
+        lambda x: _scalar(svmax_ops.use_backend("triton")(svmax_ops.svmax_loss)(x)),
+        bounded_loss,
+    ),
     *(provider for driver in ("gesvd", "gesvdj", "gesvda") for provider in _with_driver(driver)),
     Provider(
         "eigvalsh of the float64 Gram matrix",
@@ -130,7 +137,7 @@ GPU_PROVIDERS = (
         normalized_svdvals,
     ),
 )
-CAPTURED = ("svmax_loss", "nuclear_norm")  # those that a CUDA graph can hold; torch's wait for the host
+CAPTURED = ("svmax_loss", "nuclear_norm", TRITON)  # those that a CUDA graph can hold; torch's wait for the host
 
 
 def _scalar(value: Tensor) -> Tensor:

@@ -90,21 +90,24 @@ def _move(path: _Path, g: Tensor, g_dot: Tensor) -> Tensor:
     return torch.where((e == 0).all(-1, keepdim=True), moved * 0, moved)  # * 0: a NaN matrix stays NaN
 
 
-def _slopes(path: _Path, objective: str, shape: torch.Size, center: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """f', f'' and dN along the path, for the objective f(N)."""
-    b, d = shape[-2:]
-    nuclear_norm = path.s.sum(-1)
-    n_dot = (path.c.diagonal(dim1=-2, dim2=-1) * path.inside).sum(-1)
+def of_nuclear_norm(nuclear_norm: Tensor, objective: str, b: int, d: int, center: bool) -> tuple[Tensor, Tensor]:
+    """f' and f'' of the objective f(N) at ``nuclear_norm``."""
     if objective != "svmax_loss":  # linear in N
         slope = from_nuclear_norm(torch.ones_like(nuclear_norm), objective, b, d, center)
-        return slope, torch.zeros_like(slope), n_dot
+        return slope, torch.zeros_like(slope)
     # f = exp(a - c N): f' = -c f, f'' = c^2 f, with c from two values of f.
     value = from_nuclear_norm(nuclear_norm, objective, b, d, center)
     zero = torch.zeros_like(nuclear_norm)
     rate = torch.log(from_nuclear_norm(zero, objective, b, d, center)) - torch.log(
         from_nuclear_norm(zero + 1, objective, b, d, center)
     )
-    return -rate * value, rate * rate * value, n_dot
+    return -rate * value, rate * rate * value
+
+
+def _slopes(path: _Path, objective: str, shape: torch.Size, center: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """f', f'' and dN along the path, for the objective f(N)."""
+    n_dot = (path.c.diagonal(dim1=-2, dim2=-1) * path.inside).sum(-1)
+    return *of_nuclear_norm(path.s.sum(-1), objective, *shape[-2:], center), n_dot
 
 
 def objective_tangent(x: Tensor, v: Tensor, *, objective: str, normalize: bool, center: bool) -> Tensor:

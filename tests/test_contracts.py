@@ -117,8 +117,10 @@ def test_an_unknown_backend(name):
 @every_function
 def test_a_backend_asked_for_by_name_is_not_replaced(function):
     reasons = svmax_ops.available_backends()
-    for name in ("cuda", "triton"):
-        assert reasons[name] != "ok"  # a later version changes this test
+    missing = [name for name, reason in reasons.items() if reason != "ok"]
+    if not missing:
+        pytest.skip("every backend is available here")
+    for name in missing:
         with svmax_ops.use_backend(name), pytest.raises(RuntimeError) as raised:
             function(torch.eye(4))
         assert name in str(raised.value)

@@ -1,6 +1,7 @@
 """What only a GPU can show: graphs, streams, devices, sizes beyond 2^31. Skipped, with the reason, where there is none.
 
-The kernels themselves are tested without a GPU in tests/host; on a GPU every test of tests/ runs with backend cuda too.
+The kernels themselves are tested without a GPU in tests/host and in Triton's interpreter; on a GPU every test of tests/
+runs with the backends cuda and triton too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ import truth
 import svmax_ops
 from svmax_ops import SVMaxLoss, nuclear_norm, svdvals, svmax_loss
 
-pytestmark = [pytest.mark.usefixtures("native"), pytest.mark.parametrize("native", ["cuda"], indirect=True)]
+pytestmark = [
+    pytest.mark.usefixtures("native", "gpu"),
+    pytest.mark.parametrize("native", ["cuda", "triton"], indirect=True),
+]
+# What the Triton kernels leave to torch.linalg, or have no memory for.
+of_cuda_kernels = pytest.mark.usefixtures("cuda_kernels")
 
 # n on both sides of every size that a kernel is made for, b < d, batches, and many rows.
 SHAPES = [
@@ -41,6 +47,18 @@ def needs_memory(gigabytes: float) -> None:
     free, _ = torch.cuda.mem_get_info()
     if free < gigabytes * 1e9:
         pytest.skip(f"needs {gigabytes:g} GB of GPU memory, {free / 1e9:.1f} GB are free")
+
+
+@pytest.fixture
+def gpu() -> None:
+    if not torch.cuda.is_available():  # Triton's kernels would run in its interpreter
+        pytest.skip("torch sees no GPU here")
+
+
+@pytest.fixture
+def cuda_kernels(native: str) -> None:
+    if native != "cuda":
+        pytest.skip("of the CUDA kernels alone")
 
 
 @pytest.fixture
@@ -95,6 +113,7 @@ def test_a_graph_of_forward_and_backward_replays_on_new_data(function, shape):
             assert torch.equal(actual, expected)
 
 
+@of_cuda_kernels
 @every_shape
 def test_singular_values_can_be_captured(shape):
     x = truth.random(*shape)
@@ -168,20 +187,21 @@ def test_a_device_that_is_not_the_current_one(second_device, shape):
 def test_backward_refuses_tensors_of_two_devices():
     x = truth.random(2, 8, 6)
     options = {"objective": "nuclear_norm", "normalize": True, "center": False}
-    value, weight, norms = torch.ops.svmax.objective(x, **options, need_gradient=True)
+    value, weight, norms = truth.kernels.objective(x, **options, need_gradient=True)
     for grad, w, n in ((value.cpu(), weight, norms), (value, weight.cpu(), norms), (value, weight, norms.cpu())):
         with pytest.raises(RuntimeError, match=r"svmax::backward.*device"):
-            torch.ops.svmax.backward(grad, x, w, n, **options)
+            truth.kernels.backward(grad, x, w, n, **options)
 
 
 def test_backward_refuses_tensors_of_two_gpus(second_device):
     x = truth.random(2, 8, 6)
     options = {"objective": "nuclear_norm", "normalize": True, "center": False}
-    value, weight, norms = torch.ops.svmax.objective(x, **options, need_gradient=True)
+    value, weight, norms = truth.kernels.objective(x, **options, need_gradient=True)
     with pytest.raises(RuntimeError, match=r"svmax::backward.*weight.*device"):
-        torch.ops.svmax.backward(value, x, weight.to(second_device), norms, **options)
+        truth.kernels.backward(value, x, weight.to(second_device), norms, **options)
 
 
+@of_cuda_kernels
 def test_a_backend_is_asked_for_the_device_that_it_serves():
     x = truth.random(20, 12)
     with pytest.raises(ValueError, match=r"svmax_loss: backend 'cuda'.*cpu"):
@@ -195,6 +215,7 @@ def test_a_backend_is_asked_for_the_device_that_it_serves():
         torch.testing.assert_close(svmax_loss(x), expected, rtol=1e-6, atol=0)
 
 
+@of_cuda_kernels
 def test_more_than_2_to_the_31_elements():
     """A block of rows repeated k times: s grows by sqrt(k), and each copy has the block's P divided by that."""
     needs_memory(16)

@@ -14,7 +14,9 @@ import torch
 from benchmarks import gpu_bench, gpu_calls, gpu_check
 from benchmarks.machine import machine, read_rows, write_rows
 from benchmarks.plot import draw_speed
-from benchmarks.registry import GPU_CASES, GPU_PROVIDERS, MODES, PEER, Case
+from benchmarks.registry import GPU_CASES, GPU_PROVIDERS, MODES, PEER, TRITON, Case
+from benchmarks.run import errors, truth
+from svmax_ops import available_backends
 
 
 @pytest.fixture
@@ -206,10 +208,11 @@ def test_rows_of_a_case(native):
     """On the CPU, where cuSOLVER is not: that is told, and the rest is measured."""
     failures: list[str] = []
     case = Case("3 of 32x16", (3, 32, 16), "small")
-    rows = gpu_bench.measure(case, 0.5, failures, device="cpu", clocks=("calls",))
+    here = [p for p in GPU_PROVIDERS if p.name != TRITON]  # interpreted, it would take a minute
+    rows = gpu_bench.measure(case, 0.5, failures, device="cpu", providers=here, clocks=("calls",))
     assert {row["mode"] for row in rows} == set(MODES)
     assert {row["provider"] for row in rows} == {
-        p.name for p in GPU_PROVIDERS if not p.name.endswith(("gesvd", "gesvdj", "gesvda"))
+        p.name for p in here if not p.name.endswith(("gesvd", "gesvdj", "gesvda"))
     }
     assert len(failures) == 6
     assert all("driver" in failure for failure in failures)
@@ -219,6 +222,16 @@ def test_rows_of_a_case(native):
         assert row["clock"] == "calls"
         assert row["rounds"] >= 3
         assert (row["ratio"] == 1) or row["provider"] != PEER
+
+
+def test_the_triton_column_is_computed_by_triton():
+    (provider,) = (p for p in GPU_PROVIDERS if p.name == TRITON)
+    x = torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
+    if available_backends()["triton"] == "ok" and not torch.cuda.is_available():
+        assert max(errors(provider, x, truth(provider.value, x))) < 1e-5
+    else:
+        with pytest.raises((RuntimeError, ValueError), match="backend 'triton'"):
+            provider.forward(x)
 
 
 def test_a_provider_that_loops_is_left_out_of_huge_batches(native):

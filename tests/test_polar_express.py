@@ -84,6 +84,17 @@ def test_the_rounds_make_one_of_every_singular_value(rounds, smallest):
     assert run(below, constant(rounds))[-1].max() <= 1 + 1.4e-8
 
 
+def test_the_triton_kernels_have_the_same_rounds():
+    ours = pytest.importorskip("svmax_ops.backends.triton.polar_express")
+    assert [list(row) for row in ours.QUINTICS] == table()
+    for rounds, name in ((ours.ROUNDS, "kRounds"), (ours.ROUNDS_OF_GRAM, "kRoundsOfGram")):
+        assert rounds == constant(name)
+        assert [list(ours.QUINTICS[ours.row_of(round, rounds)]) for round in range(rounds)] == quintics(rounds)
+    assert constant("kRoundsBeforeRestart") == ours.ROUNDS_BEFORE_RESTART
+    assert f"double kShiftOfGram = {ours.SHIFT_OF_GRAM / np.finfo(float).eps:g};" in HEADER
+    assert f"double kMargin = {ours.MARGIN};" in HEADER
+
+
 def test_no_round_makes_large_singular_values_small():
     """Rounding errors of the largest are added to the smallest: what counts must stay away from those."""
     s = np.linspace(0.03, 1, 10001)

@@ -17,6 +17,12 @@ def spectral(gram: np.ndarray, need_inverse_sqrt: bool = True) -> tuple[np.ndarr
     return truth.to_numpy(nuclear_norm), truth.to_numpy(w)
 
 
+def at_collapse() -> float:
+    """Relative error of N. Triton's products leave out of it what is below 7e-7 of the largest singular value; the
+    fused operator, which has E, does not (test_functional.py)."""
+    return 1e-5 if truth.kernels is torch.ops.svmax_triton else 2e-7
+
+
 def assert_spectral(e: np.ndarray) -> None:
     """N and W of the Gram matrix of e, and the polar factor they give."""
     tall = e.shape[0] >= e.shape[1]
@@ -24,7 +30,7 @@ def assert_spectral(e: np.ndarray) -> None:
     nuclear_norm, w = spectral(gram)
     s = np.linalg.svd(e, compute_uv=False)
     # The contract at collapse; with a spread spectrum the poles' 4e-9.
-    assert nuclear_norm == pytest.approx(s.sum(), rel=2e-7 if s[0] > 1e3 * s[-1] else 5e-9)
+    assert nuclear_norm == pytest.approx(s.sum(), rel=at_collapse() if s[0] > 1e3 * s[-1] else 5e-9)
     error = truth.polar_error(e @ w if tall else w @ e, e)
     assert error.excess <= truth.POLAR_EXCESS
     assert error.in_directions <= truth.polar_tolerance(s, torch.float32)

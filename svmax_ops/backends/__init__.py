@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from svmax_ops.backends import cuda_library, native, reference
+from svmax_ops.backends import cuda_library, native, reference, triton_library
 
 
 class Backend(Protocol):
@@ -93,14 +93,14 @@ def available_backends() -> dict[str, str]:
     reasons = {
         "cpu": native.unavailable,
         "cuda": cuda_library.unavailable or cuda_library.unavailable_anywhere(),
-        "triton": "not part of this version: use auto, cuda or reference",
+        "triton": triton_library.unavailable_anywhere(),
         "reference": None,
     }
     return {name: reason or "ok" for name, reason in reasons.items()}
 
 
-# On meta tensors the ops only compute shapes, the same for both devices.
-_SERVED = {"cpu": ("cpu", "meta"), "cuda": ("cuda", "meta")}
+# On meta tensors the ops only compute shapes, the same for all devices.
+_SERVED = {"cpu": ("cpu", "meta"), "cuda": ("cuda", "meta"), "triton": triton_library.DEVICES}
 
 
 def choose(function: str, x: Tensor) -> Backend:
@@ -108,24 +108,34 @@ def choose(function: str, x: Tensor) -> Backend:
     name = _latest if torch.compiler.is_compiling() else _requested.get()
     device = x.device.type
     if name == "auto":
-        if device == "cuda":
-            return native if _missing_on(x) is None else reference
-        return native if native.unavailable is None and device in _SERVED["cpu"] else reference
+        return _fastest(x, device)
     if name == "reference":
         return reference
-    reason = _missing_on(x) if name == device == "cuda" else _missing(name)
+    reason = _missing_on(x) if name == device == "cuda" else _missing(name, device)
     if reason is not None:
         raise RuntimeError(f"{function}: backend {name!r} is not available: {reason}.")
     if device not in _SERVED[name]:
-        raise ValueError(
-            f"{function}: backend {name!r} serves {name.upper()} tensors, got one on {x.device}; use 'auto'."
-        )
-    return native
+        served = " and ".join(served.upper() for served in _SERVED[name] if served != "meta")
+        raise ValueError(f"{function}: backend {name!r} serves {served} tensors, got one on {x.device}; use 'auto'.")
+    return triton_library if name == "triton" else native
 
 
-def _missing(name: str) -> str | None:
+def _fastest(x: Tensor, device: str) -> Backend:
+    """Native for the device, Triton, reference."""
+    if device in _SERVED["cpu"] and native.unavailable is None:
+        return native
+    if device == "cuda" and _missing_on(x) is None:
+        return native
+    if device in ("cuda", "xpu") and triton_library.unavailable is None:
+        return triton_library
+    return reference
+
+
+def _missing(name: str, device: str) -> str | None:
     if name == "cpu":
         return native.unavailable
+    if name == "triton" and device in triton_library.DEVICES:
+        return triton_library.unavailable
     reason = available_backends()[name]
     return None if reason == "ok" else reason
 

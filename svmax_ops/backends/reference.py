@@ -17,7 +17,7 @@ def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
     s, poison = _thin_singular_values(x, normalize, center)
     # Directions without a singular value get no gradient: the backward of svdvals would send the arbitrary vectors of
     # the null space. The smallest-norm subgradient leaves them out, as the kernels do.
-    nuclear_norm = torch.where(s > _cutoff(x, s.detach()), s, s.detach()).sum(-1)
+    nuclear_norm = torch.where(s > cutoff(x, s.detach()), s, s.detach()).sum(-1)
     value = from_nuclear_norm(nuclear_norm, name, x.shape[-2], x.shape[-1], center)
     return (value * poison).to(result_dtype(x))
 
@@ -64,7 +64,7 @@ def normalized_rows(x: Tensor) -> Tensor:
 def gram(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
     """``[..., b, d]`` -> the smaller Gram matrix ``[..., n, n]`` float64, row norms ``[..., b]`` (``[..., 0]``)."""
     x = x.detach().to(torch.float64)
-    e = _embedding(x, normalize, center)[1]
+    e = embedding(x, normalize, center)[1]
     norms = row_norms(x) if normalize else x.new_empty((*x.shape[:-2], 0))
     return (e.mT @ e if x.shape[-2] >= x.shape[-1] else e @ e.mT), norms
 
@@ -74,7 +74,7 @@ def spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
 
     N is good to 1e-7 at n = 128, to 5e-7 at rank one, where 127 roots of rounding noise add up.
     """
-    gram, poison = _finite(gram.detach())
+    gram, poison = finite(gram.detach())
     values, vectors = torch.linalg.eigh(gram) if need_inverse_sqrt else (torch.linalg.eigvalsh(gram), None)
     norm = values.clamp(min=0).sqrt().sum(-1) * poison
     if vectors is None:
@@ -89,17 +89,17 @@ def spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
 
 def spectral_of_rows(e: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
     """The same from rows ``[..., m, d]`` float64, m >= d, for W ``[..., d, d]``: no squared condition number."""
-    e, poison = _finite(e.detach())
+    e, poison = finite(e.detach())
     if not need_inverse_sqrt:
         return torch.linalg.svdvals(e).sum(-1) * poison, e.new_empty((*e.shape[:-2], 0, 0))
     _, s, vh = torch.linalg.svd(e, full_matrices=False)
-    roots = torch.where(s > _cutoff(e, s), 1 / s, 0)
+    roots = torch.where(s > cutoff(e, s), 1 / s, 0)
     return s.sum(-1) * poison, (vh.mT * roots[..., None, :]) @ vh * poison[..., None, None]
 
 
 def backward(grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normalize: bool, center: bool) -> Tensor:
     """grad ``[...]``, weight = slope * G^(-1/2) ``[..., n, n]`` -> dx ``[..., b, d]`` in x's dtype."""
-    rows, e = _embedding(x.detach().to(torch.float64), normalize, center)
+    rows, e = embedding(x.detach().to(torch.float64), normalize, center)
     g = grad[..., None, None] * (e @ weight if x.shape[-2] >= x.shape[-1] else weight @ e)
     if normalize:  # dx = (g - (g.e) e) / |x|, of the rows before centring; zero for a zero row
         zero = row_norms[..., None] == 0
@@ -118,19 +118,19 @@ def row_norms(x: Tensor) -> Tensor:
     return (largest * torch.linalg.vector_norm(scaled, dim=-1, keepdim=True))[..., 0]
 
 
-def _embedding(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
+def embedding(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
     """The rows, normalised, and E, with their mean taken off."""
     rows = normalized_rows(x) if normalize else x
     return rows, (rows - rows.mean(-2, keepdim=True) if center else rows)
 
 
-def _finite(x: Tensor) -> tuple[Tensor, Tensor]:
+def finite(x: Tensor) -> tuple[Tensor, Tensor]:
     """Each matrix, or zeros in its place where it holds a NaN or inf (torch.linalg refuses it), and 1 or then NaN."""
     finite = x.isfinite().all(-1).all(-1)
     return torch.where(finite[..., None, None], x, 0), torch.where(finite, 1.0, math.nan).to(torch.float64)
 
 
-def _cutoff(e: Tensor, s: Tensor) -> Tensor:
+def cutoff(e: Tensor, s: Tensor) -> Tensor:
     """Singular values up to here are rounding: their directions get no gradient."""
     return max(e.shape[-2:]) * torch.finfo(torch.float64).eps * s[..., :1]
 
@@ -138,6 +138,6 @@ def _cutoff(e: Tensor, s: Tensor) -> Tensor:
 def _thin_singular_values(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
     """Singular values of E, and per matrix 1 or, where it holds a NaN or inf, NaN (then the values mean nothing)."""
     x = x.to(torch.float64)
-    _, poison = _finite(x.detach())
+    _, poison = finite(x.detach())
     x = x * poison[..., None, None]  # whose backward makes the whole gradient of such a matrix NaN
-    return torch.linalg.svdvals(_finite(_embedding(x, normalize, center)[1])[0]), poison
+    return torch.linalg.svdvals(finite(embedding(x, normalize, center)[1])[0]), poison

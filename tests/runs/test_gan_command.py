@@ -257,7 +257,7 @@ def test_a_report_of_several_runs_without_their_folders_is_refused(svmax, tmp_pa
         ("--svmax-weight -1", "--svmax-weight"),
         ("--mode-weights 1,2", "--mode-weights must be uniform, random or 8 numbers between commas"),
         ("--mode-weights 0,0,0,0,0,0,0,0", "none negative and not all zero"),
-        ("--backend triton", "--backend triton is not available: "),
+        ("--backend cuda", "--backend cuda is not available: "),
     ],
 )
 def test_wrong_input_is_one_sentence_and_leaves_nothing(svmax, tmp_path, flags, message):

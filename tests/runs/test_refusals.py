@@ -56,7 +56,7 @@ def is_one_sentence(err: str) -> bool:
         ("--lr fast", "invalid choice"),
         ("--bath-size 3", "Unrecognized options: --bath-size"),
         ("--backend tpu", "invalid choice 'tpu' for argument '--backend'."),
-        ("--backend triton", "--backend triton is not available: "),
+        ("--backend cuda", "--backend cuda is not available: "),
     ],
 )
 def test_bad_values_are_refused(svmax, tmp_path, monkeypatch, arguments, message):
