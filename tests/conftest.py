@@ -48,9 +48,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Interpreted, a Triton kernel takes a second: of each test's combinations every seventh, and so every value.
+    """Interpreted, a Triton kernel takes a second: of each test's combinations every thirteenth, and so every value.
 
-    Seven has no divisor in common with the numbers of values that are combined.
+    Thirteen has no divisor in common with the numbers of values that are combined.
     """
     seen: dict[object, int] = {}
     kept, left_out = [], []
@@ -59,7 +59,7 @@ def _thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
         place = 0
         if "triton" in (params.get("backend"), params.get("kernels")):
             place = seen[item.function] = seen.get(item.function, -1) + 1
-        (left_out if place % 7 else kept).append(item)
+        (left_out if place % 13 else kept).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
 
