@@ -1,4 +1,4 @@
-"""The README's table of the paper's figures 1 and 4: claim, what came out, seeds, command."""
+"""The README's table of the paper's figures 1, 3 and 4: claim, what came out, seeds, command."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ EMBEDDINGS = {  # row -> name, the paper's claim
     "svmax": ("SVMax", "more uniformly and rapidly"),
     "centred": ("SVMax, centred", ""),
 }
+GANS = {  # row -> name, the paper's claim
+    "vanilla": ("vanilla", "collapses"),
+    "svmax": ("SVMax", "collapse mitigated"),
+    "unrolled": ("unrolled", ""),
+    "unrolled-svmax": ("unrolled, SVMax", ""),
+}
 EARLY = 4  # an epoch: "rapidly"
 
 
-def reproduction() -> tuple[str, Row]:
-    """The table, and the facts of where its numbers were measured."""
-    table = [*_figure_1(), *_figure_4(read_csv(RESULTS / "embed2d" / "runs.csv"))]
-    return text_table(HEADER, table), read_csv(RESULTS / "embed2d" / "table.csv")[0]
+def reproduction() -> tuple[str, dict[str, Row]]:
+    """The table, and for figures 3 and 4 the facts of where their numbers were measured."""
+    gan, embed2d = (RESULTS / study for study in ("gan", "embed2d"))
+    table = [*_figure_1(), *_figure_3(read_csv(gan / "runs.csv")), *_figure_4(read_csv(embed2d / "runs.csv"))]
+    facts = {"3": gan, "4": embed2d}
+    return text_table(HEADER, table), {figure: read_csv(study / "table.csv")[0] for figure, study in facts.items()}
 
 
 def _figure_1() -> list[list[str]]:
@@ -35,6 +43,33 @@ def _figure_1() -> list[list[str]]:
         s_1, s_2 = singular_values(torch.from_numpy(example(name)))
         rows.append([f"1, {name}", claims[name], f"s₁ {s_1:.2f}, s₂ {s_2:.2f}", "", "`svmax report runs/embed2d`"])
     return rows
+
+
+def _figure_3(rows: Sequence[Row]) -> list[list[str]]:
+    """The last pictures, by the paper's setting and by the one that collapses."""
+    last = [row for row in rows if row["step"] == row["steps"]]
+    names = ("generator_activation", "logits", "row", "objective", "matched_form")
+    table = []
+    for setting in dict.fromkeys(tuple(row[name] for name in names) for row in last):
+        here = [row for row in last if tuple(row[name] for name in names) == setting]
+        activation, logits, row, objective, form = setting
+        name, claim = GANS[row]
+        options = f" --objective {objective}" if objective not in ("", "eq1") else ""
+        options += f" --matched-form {form}" if form == "absolute" else ""
+        if logits == "True":
+            options += f" --generator-activation {activation} --logits"
+            claim, name = "", ", ".join(["ReLU and logits", name, *filter(None, (objective, form))])
+        modes, far = ", ".join(r["modes_wide"] for r in here), max(float(r["radius_99"] or "inf") for r in here)
+        table.append(
+            [
+                f"3, {name}",
+                claim,
+                f"modes {modes}; radius up to {far:.2g}",
+                str(len(here)),
+                f"`svmax gan --rows {row}{options} --seeds {','.join(r['seed'] for r in here)}`",
+            ]
+        )
+    return table
 
 
 def _figure_4(rows: Sequence[Row]) -> list[list[str]]:

@@ -29,13 +29,18 @@ class Panel(NamedTuple):
     text: str
 
 
+def short(radius: float) -> str:
+    """Without the digits of one that flew off."""
+    return f"{radius:.1f}" if radius < 1000 else f"{radius:.2g}"
+
+
 def panel(samples: Tensor | None, config: Mapping[str, Any]) -> Panel:
     """With the modes covered within 0.2 / within 0.5, and the 99 % radius where samples are off the plot."""
     if samples is None:
         return Panel(None, "")
     found = ring.coverage(samples, config["batch_size"])
     radius = found["radius_99"]
-    away = "not finite" if radius is None else f"r₉₉ {radius:,.1f}" if radius > _SHOWN else ""
+    away = "not finite" if radius is None else f"r₉₉ {short(radius)}" if radius > _SHOWN else ""
     return Panel(samples, ", ".join(filter(None, (f"{found['modes']} / {found['modes_wide']} modes", away))))
 
 

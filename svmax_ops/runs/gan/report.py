@@ -152,7 +152,7 @@ def _table(groups: Sequence[Group]) -> str:
         radii = [float("inf") if radius is None else radius for radius in group.last("radius_99")]
         counts = [", ".join(map(str, group.last(name))) for name in _COUNTED]
         share = f"{100 * mean(group.last('high_quality')):.0f}"
-        radius = f"{median(radii):,.1f}, {max(radii):,.1f}" if len(radii) > 1 else f"{radii[0]:,.1f}"
+        radius = ", ".join(figures.short(value) for value in dict.fromkeys((median(radii), max(radii))))
         values = [f"{_mean(group, f's_1{end}')}, {_mean(group, f's_2{end}')}" for end in ("", "_centred")]
         weight = f"{group.variant['svmax_weight']:g}" if "svmax_weight" in group.variant else ""
         cells.append([group.name, weight, *counts, share, radius, *values, _mean(group, _TIME)])
