@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import svmax_ops
 from svmax_ops import backends, use_backend
-from svmax_ops.backends import cuda_library, native, reference
+from svmax_ops.backends import cuda_library, native, reference, triton_library
 from svmax_ops.backends.cuda_library import BuiltFor
 
 SENTENCE = b"\x7fELF ... svmax_ops for CUDA 13.0, architectures 75 80 86, PTX 86\0 ..."
@@ -138,6 +138,11 @@ def loaded(monkeypatch, *gpus: int) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties[index])
 
 
+def without_kernels() -> object:
+    """What serves a CUDA tensor where the CUDA kernels do not."""
+    return reference if triton_library.unavailable else triton_library
+
+
 def test_auto_takes_the_kernels_for_a_cuda_tensor(monkeypatch, on_gpu):
     loaded(monkeypatch, 80)
     assert svmax_ops.available_backends()["cuda"] == "ok"
@@ -153,7 +158,7 @@ def test_a_gpu_that_the_kernels_were_not_built_for(monkeypatch, on_gpu):
         " see SVMAX_CUDA_ARCHITECTURES in the README"
     )
     assert svmax_ops.available_backends()["cuda"] == sentence
-    assert backends.choose("f", on_gpu) is reference
+    assert backends.choose("f", on_gpu) is without_kernels()
     with use_backend("cuda"), pytest.raises(RuntimeError) as error:
         backends.choose("f", on_gpu)
     assert str(error.value) == f"f: backend 'cuda' is not available: {sentence}."
@@ -162,7 +167,7 @@ def test_a_gpu_that_the_kernels_were_not_built_for(monkeypatch, on_gpu):
 def test_each_gpu_is_asked_for_by_itself(monkeypatch, on_gpu):
     loaded(monkeypatch, 75, 90)
     assert svmax_ops.available_backends()["cuda"] == "ok"
-    assert backends.choose("f", on_gpu) is reference
+    assert backends.choose("f", on_gpu) is without_kernels()
     assert backends.choose("f", torch.empty(8, 4, device="cuda:1")) is native
 
 
@@ -180,8 +185,10 @@ def test_without_a_gpu_the_library_may_load_and_the_backend_is_not_available(mon
         backends.choose("f", torch.empty(8, 4))
 
 
-def test_without_the_library_a_cuda_tensor_goes_to_the_reference(monkeypatch, on_gpu):
+def test_without_the_library_a_cuda_tensor_goes_to_triton_and_without_both_to_the_reference(monkeypatch, on_gpu):
     monkeypatch.setattr(cuda_library, "unavailable", "the reason")
+    assert backends.choose("f", on_gpu) is without_kernels()
+    monkeypatch.setattr(triton_library, "unavailable", "another reason")
     assert backends.choose("f", on_gpu) is reference
     with use_backend("cuda"), pytest.raises(RuntimeError, match="f: backend 'cuda' is not available: the reason"):
         backends.choose("f", on_gpu)
