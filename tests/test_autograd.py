@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import svmax_ops
 from svmax_ops import mean_singular_value, nuclear_norm, svdvals, svmax_loss
+from svmax_ops.backends import triton_library
 
 FUNCTIONS = {
     "svmax_loss": svmax_loss,
@@ -166,6 +167,8 @@ def test_a_change_of_x_before_backward_is_noticed(native, dtype):
 def test_four_threads_at_once_give_what_one_gives(backend, dtype):
     if backend == "host":
         pytest.skip("the kernels' host build is chosen for the whole process, not for a thread")
+    if backend == "triton" and triton_library.INTERPRETED:
+        pytest.skip("Triton's interpreter has one state for all threads")
     inputs = [
         truth.random(*shape, dtype=dtype, seed=i) for i, shape in enumerate([(144, 64), (20, 40), (3, 32, 16), (8, 8)])
     ]
