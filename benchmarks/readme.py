@@ -114,6 +114,7 @@ def triton() -> str:
         return " and ".join(f"{total:.1f}" for total in totals)
 
     fused = ("objective 64 tall", "backward tall")
+    # Of a product two forms, for rows and for columns that lie one after the other in memory.
     products = ("norms", "embed", "product", "product", "product quintic", "value", "project")
     return (
         f"The first call of a process that finds nothing in Triton's cache compiles: up to n = 64 {of(fused)} s of one"
@@ -233,8 +234,8 @@ def _milliseconds(row: dict[str, Any]) -> str:
 
 def _where(facts: dict[str, Any]) -> str:
     """One line: the machine and the commit."""
-    names = {"cpu": "", "cores": "{} cores", "instruction_set": "", "torch": "torch {}", "triton": "Triton {}"}
-    names |= {"commit": "commit {}"}
+    names = {"cpu": "", "cores": "{} cores", "instruction_set": "", "torch": "torch {}"}
+    names |= {"triton": "Triton {}", "commit": "commit {}"}
     known = {name: text for name, text in names.items() if facts.get(name)}
     return "Measured on " + ", ".join((text or "{}").format(facts[name]) for name, text in known.items()) + "."
 

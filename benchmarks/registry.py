@@ -121,14 +121,10 @@ def _gram_eigvalsh(x: Tensor) -> Tensor:
 
 
 TRITON = "svmax_loss, triton"
+_on_triton = svmax_ops.use_backend("triton")(svmax_ops.svmax_loss)
 GPU_PROVIDERS = (
     *PROVIDERS,
-    Provider(
-        TRITON,
-        svmax_ops.use_backend("triton")(svmax_ops.svmax_loss),
-        lambda x: _scalar(svmax_ops.use_backend("triton")(svmax_ops.svmax_loss)(x)),
-        bounded_loss,
-    ),
+    Provider(TRITON, _on_triton, lambda x: _scalar(_on_triton(x)), bounded_loss),
     *(provider for driver in ("gesvd", "gesvdj", "gesvda") for provider in _with_driver(driver)),
     Provider(
         "eigvalsh of the float64 Gram matrix",

@@ -134,7 +134,7 @@ def _fastest(x: Tensor, device: str) -> Backend:
 def _missing(name: str, device: str) -> str | None:
     if name == "cpu":
         return native.unavailable
-    if name == "triton" and device in triton_library.DEVICES:
+    if name == "triton" and device in triton_library.DEVICES:  # a tensor is there, so its GPU is
         return triton_library.unavailable
     reason = available_backends()[name]
     return None if reason == "ok" else reason

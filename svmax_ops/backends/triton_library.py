@@ -18,7 +18,7 @@ from torch import Tensor
 
 NAMESPACE = "svmax_triton"
 OLDEST = (3, 6)
-"""Of Triton; tried up to 3.9."""
+"""Of Triton; compiled with up to 3.9, run with 3.8."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ("cuda", "xpu", "meta") + (("cpu",) if INTERPRETED else ())
 """What is served; ROCm's GPUs are of type "cuda"."""

@@ -110,7 +110,7 @@ def launch_backward(grad: Tensor, rows: Rows, weight: Tensor) -> Tensor:
             TALL=rows.tall, CENTER=rows.center, TERMS=blocks.terms, **options,
         )  # fmt: skip
     else:
-        e = launch_embed(rows, rows.center)
+        e = launch_embed(rows)
         polar = multiply(e, weight) if rows.tall else multiply(weight, e)
         project_kernel[grid](*rows.arguments, grad, polar.contiguous(), dx, **options)
     return dx.to(rows.x.dtype)

@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from svmax_ops.backends.triton.products import multiply
+from svmax_ops.backends.triton.rounds import tile_ranges
 from svmax_ops.backends.triton.rows import Rows, embedding_at, launch_embed, launch_mean, launch_norms
 
 
@@ -44,8 +45,7 @@ def store_gram(
     one."""
     squares = tl.zeros((), tl.float64)
     for tile in range((N // SIDE) * (N // SIDE)):
-        i = tile // (N // SIDE) * SIDE + tl.arange(0, SIDE)
-        j = tile % (N // SIDE) * SIDE + tl.arange(0, SIDE)
+        i, j = tile_ranges(tile, N, SIDE)
         total = tl.zeros((SIDE, SIDE), tl.float64)
         for start in range(0, side, TERMS):
             if OF_PRODUCT:
@@ -74,4 +74,4 @@ def embed(rows: Rows) -> Tensor:
         launch_norms(rows)
     if rows.center:
         launch_mean(rows)
-    return launch_embed(rows, rows.center)
+    return launch_embed(rows)

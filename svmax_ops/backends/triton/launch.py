@@ -10,7 +10,9 @@ from triton.backends.compiler import GPUTarget
 
 _VERSION = tuple(map(int, triton.__version__.split(".")[:2]))
 THREADS = 256
-"""Of a program: they hold a 64 x 64 float64 matrix in their registers."""
+"""Of a program."""
+MOST_IN_PROGRAM, LONGEST_IN_PROGRAM = 64, 1024
+"""The smaller and the larger side up to which one program takes a matrix through all stages."""
 
 
 class Blocks(NamedTuple):

@@ -31,10 +31,17 @@ def scratch_of(m: int, n: int, matrices: int, like: Tensor) -> Tensor:
 
 
 @triton.jit
-def tile_at(tile, N: tl.constexpr, SIDE: tl.constexpr):
-    """Rows ``[SIDE, 1]`` and columns ``[1, SIDE]`` of a tile of an N x N matrix."""
+def tile_ranges(tile, N: tl.constexpr, SIDE: tl.constexpr):
+    """Rows ``[SIDE]`` and columns ``[SIDE]`` of a tile of an N x N matrix."""
     side = tl.arange(0, SIDE)
-    return (tile // (N // SIDE) * SIDE + side)[:, None], (tile % (N // SIDE) * SIDE + side)[None, :]
+    return tile // (N // SIDE) * SIDE + side, tile % (N // SIDE) * SIDE + side
+
+
+@triton.jit
+def tile_at(tile, N: tl.constexpr, SIDE: tl.constexpr):
+    """The same to be broadcast: ``[SIDE, 1]`` and ``[1, SIDE]``."""
+    i, j = tile_ranges(tile, N, SIDE)
+    return i[:, None], j[None, :]
 
 
 @triton.jit

@@ -141,9 +141,9 @@ class Rows(NamedTuple):
     def fits_in_program(self) -> bool:
         """Whether one program takes each matrix from x to the result, in one launch.
 
-        Its registers hold 64 x 64; and it reads the rows three times, alone, so of long sides many programs make less.
+        It goes through all rounds alone, and reads the rows several times: of larger ones many programs make less.
         """
-        return self.n <= 64 and max(self.sizes) <= 1024
+        return self.n <= launch.MOST_IN_PROGRAM and max(self.sizes) <= launch.LONGEST_IN_PROGRAM
 
 
 def rows_of(x: Tensor, normalize: bool, center: bool, norms: Tensor | None = None) -> Rows:
@@ -174,13 +174,13 @@ def launch_mean(rows: Rows) -> None:
     )
 
 
-def launch_embed(rows: Rows, center: bool) -> Tensor:
-    """E ``[m, b, d]`` float64, or the normalised rows before centring, of rows whose norms and mean are there."""
+def launch_embed(rows: Rows) -> Tensor:
+    """E ``[m, b, d]`` float64, of rows whose norms and mean are there."""
     m, b, d = rows.x.shape
     blocks = launch.BLOCKS
     e = rows.x.new_empty((m, b, d), dtype=torch.float64)
     embed_kernel[(m * triton.cdiv(b, blocks.rows) * triton.cdiv(d, blocks.columns),)](
         *rows.arguments, e,
-        NORMALIZE=rows.normalize, CENTER=center, ROWS=blocks.rows, COLUMNS=blocks.columns, **launch.options(),
+        NORMALIZE=rows.normalize, CENTER=rows.center, ROWS=blocks.rows, COLUMNS=blocks.columns, **launch.options(),
     )  # fmt: skip
     return e

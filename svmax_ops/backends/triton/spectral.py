@@ -77,7 +77,7 @@ def launch_spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tens
     m, n = gram.shape[:2]
     kept = n if need_inverse_sqrt else 0
     norm, w = gram.new_empty(m), gram.new_empty((m, kept, kept))
-    if n > 64:
+    if n > launch.MOST_IN_PROGRAM:
         norm, inverse_sqrt = _by_products(gram)
         return norm, inverse_sqrt if need_inverse_sqrt else w
     spectral_kernel[(m,)](
