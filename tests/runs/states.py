@@ -1,10 +1,17 @@
-"""Comparing what runs end with."""
+"""Comparing what runs end with, and a run with itself cut off and resumed."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+from svmax_ops.runs.harness import is_finished
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -14,3 +21,28 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(equal, one, other))
     return one.equal(other) if isinstance(one, torch.Tensor) else one == other
+
+
+def whole_and_cut(
+    svmax: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, training: type, command: Sequence[str]
+) -> tuple[Path, Path]:
+    """The folders of a run, and of the same stopped after two steps and resumed; ``training`` is what takes them."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert svmax(*command, "--out", whole).code == 0
+    step = training.step
+
+    def stop(self: Any) -> None:
+        if self.done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "step", stop)
+        outcome = svmax(*command, "--out", cut)
+    assert outcome.code == 143
+    assert outcome.err.startswith(f"svmax {command[0]}: stopped; go on with: svmax {command[0]} ")
+    assert not is_finished(cut)
+    assert svmax(*command, "--out", cut, "--resume").code == 0
+    again = svmax(*command, "--out", cut, "--resume")
+    assert (again.code, "is finished" in again.out) == (0, True)
+    return whole, cut

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import shutil
-import signal
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -27,7 +25,7 @@ from svmax_ops.runs.embed2d.network import tiny_network
 from svmax_ops.runs.embed2d.training import Embed2dTraining
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import EVENTS, is_finished, read_metrics
-from tests.runs.states import equal
+from tests.runs.states import equal, whole_and_cut
 from tests.runs.test_idx import write_mnist
 
 _FLAGS = "--images 64 --epochs 3 --log-every 1 --checkpoint-every 2"  # two steps an epoch
@@ -244,25 +242,9 @@ def test_one_row_and_seed_are_a_run_folder(svmax, tmp_path):
 @pytest.mark.parametrize("flags", [(), ("--momentum", "0.9", "--rows", "vanilla")])
 def test_a_stopped_run_goes_on_bit_for_bit(svmax, tmp_path, monkeypatch, flags):
     command = ["embed2d", "--rows", "svmax", *SMALL, *flags]
-    assert svmax(*command, "--out", tmp_path / "whole").code == 0
-    step = Embed2dTraining.step
-
-    def stop(self: Embed2dTraining) -> None:
-        if self.done == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        step(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Embed2dTraining, "step", stop)
-        outcome = svmax(*command, "--out", tmp_path / "cut")
-    assert outcome.code == 143
-    assert outcome.err.startswith("svmax embed2d: stopped; go on with: svmax embed2d ")
-    assert not is_finished(tmp_path / "cut")
-    assert svmax(*command, "--out", tmp_path / "cut", "--resume").code == 0
-    assert read_metrics(tmp_path / "cut") == read_metrics(tmp_path / "whole")
-    assert equal(states(tmp_path / "cut"), states(tmp_path / "whole"))
-    again = svmax(*command, "--out", tmp_path / "cut", "--resume")
-    assert (again.code, "is finished" in again.out) == (0, True)
+    whole, cut = whole_and_cut(svmax, monkeypatch, tmp_path, Embed2dTraining, command)
+    assert read_metrics(cut) == read_metrics(whole)
+    assert equal(states(cut), states(whole))
 
 
 @pytest.fixture(scope="module")
