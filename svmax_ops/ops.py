@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,6 +51,46 @@ def direct_call(namespace: str, name: str) -> Callable[..., Tensor]:
         return _below_autograd(op, None, x, **options)[0]
 
     return call
+
+
+class Functions(NamedTuple):
+    """What a backend offers (:class:`svmax_ops.backends.Backend`), by the ops of one namespace."""
+
+    objective: Callable[[Tensor, str, bool, bool], Tensor]
+    singular_values: Callable[[Tensor, bool, bool], Tensor]
+    gram: Callable[[Tensor, bool, bool], tuple[Tensor, Tensor]]
+    spectral: Callable[[Tensor, bool], tuple[Tensor, Tensor]]
+    backward: Callable[[Tensor, Tensor, Tensor, Tensor, bool, bool], Tensor]
+
+
+def functions_of(namespace: str) -> Functions:
+    """Of ops whose rules are registered."""
+    ops = getattr(torch.ops, namespace)
+    of_objective, of_singular_values = (direct_call(namespace, name) for name in ("objective", "singular_values"))
+
+    def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
+        """``[..., b, d]`` -> ``[...]``: the nuclear norm of x, or the function of it that ``name`` says."""
+        return of_objective(x, objective=name, normalize=normalize, center=center)
+
+    def singular_values(x: Tensor, normalize: bool, center: bool) -> Tensor:
+        """``[..., b, d]`` -> ``[..., min(b, d)]``, descending."""
+        return of_singular_values(x, normalize=normalize, center=center)
+
+    def gram(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
+        """``[..., b, d]`` -> the smaller Gram matrix ``[..., n, n]`` float64, row norms ``[..., b]`` (``[..., 0]``)."""
+        return ops.gram(x, normalize=normalize, center=center)
+
+    def spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
+        """``[..., n, n]`` float64 -> N ``[...]``, G^(-1/2) ``[..., n, n]`` (``[..., 0, 0]`` when not needed)."""
+        return ops.spectral(gram, need_inverse_sqrt=need_inverse_sqrt)
+
+    def backward(grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normalize: bool, center: bool) -> Tensor:
+        """grad ``[...]``, weight = slope * G^(-1/2) ``[..., n, n]`` -> dx ``[..., b, d]`` in x's dtype."""
+        # The objective's name is for the second derivative, which the stages alone do not have.
+        options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
+        return ops.backward(grad, x, weight, row_norms, **options)
+
+    return Functions(objective, singular_values, gram, spectral, backward)
 
 
 # ---- fake: shapes and dtypes, n = min(b, d)

@@ -22,7 +22,7 @@ import truth
 import svmax_ops
 from svmax_ops import backends
 from svmax_ops.backends import triton_library
-from svmax_ops.ops import direct_call
+from svmax_ops.ops import functions_of
 
 torch.set_num_threads(1)  # the fixture two_threads has more
 
@@ -67,20 +67,10 @@ def _on_host() -> Iterator[None]:
     from host import library  # compiles it when it is first wanted
 
     library.load()
-    objective, singular_values = (direct_call("svmax_host", name) for name in ("objective", "singular_values"))
-
-    class Host:
-        @staticmethod
-        def objective(x: torch.Tensor, name: str, normalize: bool, center: bool) -> torch.Tensor:
-            return objective(x, objective=name, normalize=normalize, center=center)
-
-        @staticmethod
-        def singular_values(x: torch.Tensor, normalize: bool, center: bool) -> torch.Tensor:
-            return singular_values(x, normalize=normalize, center=center)
-
+    functions = functions_of("svmax_host")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(truth, "kernels", torch.ops.svmax_host)
-        patch.setattr(backends, "choose", lambda function, x: Host)
+        patch.setattr(backends, "choose", lambda function, x: functions)
         yield
 
 

@@ -9,7 +9,6 @@ import ctypes
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from svmax_ops.backends import cuda_library
 
@@ -29,42 +28,14 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
 
 _library, unavailable = _load()
 if _library is not None:
-    from svmax_ops.ops import direct_call, register_rules
+    from svmax_ops.ops import functions_of, register_rules
 
     register_rules("svmax")
     cuda_library.load()
-    _objective = direct_call("svmax", "objective")
-    _singular_values = direct_call("svmax", "singular_values")
+    objective, singular_values, gram, spectral, backward = functions_of("svmax")
     _library.svmax_instruction_set.restype = ctypes.c_char_p
     _library.svmax_use_instruction_set.argtypes = [ctypes.c_char_p]
     _library.svmax_use_instruction_set.restype = ctypes.c_bool
-
-
-def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
-    """``[..., b, d]`` -> ``[...]``: the nuclear norm of x, or the function of it that ``name`` says."""
-    return _objective(x, objective=name, normalize=normalize, center=center)
-
-
-def singular_values(x: Tensor, normalize: bool, center: bool) -> Tensor:
-    """``[..., b, d]`` -> ``[..., min(b, d)]``, descending."""
-    return _singular_values(x, normalize=normalize, center=center)
-
-
-def gram(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
-    """``[..., b, d]`` -> the smaller Gram matrix ``[..., n, n]`` float64, row norms ``[..., b]`` (``[..., 0]``)."""
-    return torch.ops.svmax.gram(x, normalize=normalize, center=center)
-
-
-def spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
-    """``[..., n, n]`` float64 -> N ``[...]``, G^(-1/2) ``[..., n, n]`` (``[..., 0, 0]`` when not needed)."""
-    return torch.ops.svmax.spectral(gram, need_inverse_sqrt=need_inverse_sqrt)
-
-
-def backward(grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normalize: bool, center: bool) -> Tensor:
-    """grad ``[...]``, weight = slope * G^(-1/2) ``[..., n, n]`` -> dx ``[..., b, d]`` in x's dtype."""
-    # The objective's name is for the second derivative, which the stages alone do not have.
-    options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
-    return torch.ops.svmax.backward(grad, x, weight, row_norms, **options)
 
 
 def instruction_set() -> str | None:

@@ -77,7 +77,7 @@ def _op(name: str) -> Callable[..., Any]:
 
 
 if unavailable is None:
-    from svmax_ops.ops import direct_call, register_rules
+    from svmax_ops.ops import functions_of, register_rules
 
     _library = torch.library.Library(NAMESPACE, "DEF")  # kept: torch drops its registrations with it
     for _schema in SCHEMAS:
@@ -85,33 +85,4 @@ if unavailable is None:
         _name = _schema.partition("(")[0]
         _library.impl(_name, _op(_name), "CompositeExplicitAutograd")
     register_rules(NAMESPACE)
-    _ops = getattr(torch.ops, NAMESPACE)
-    _objective = direct_call(NAMESPACE, "objective")
-    _singular_values = direct_call(NAMESPACE, "singular_values")
-
-
-def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
-    """``[..., b, d]`` -> ``[...]``: the nuclear norm of x, or the function of it that ``name`` says."""
-    return _objective(x, objective=name, normalize=normalize, center=center)
-
-
-def singular_values(x: Tensor, normalize: bool, center: bool) -> Tensor:
-    """``[..., b, d]`` -> ``[..., min(b, d)]``, descending."""
-    return _singular_values(x, normalize=normalize, center=center)
-
-
-def gram(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
-    """``[..., b, d]`` -> the smaller Gram matrix ``[..., n, n]`` float64, row norms ``[..., b]`` (``[..., 0]``)."""
-    return _ops.gram(x, normalize=normalize, center=center)
-
-
-def spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
-    """``[..., n, n]`` float64 -> N ``[...]``, G^(-1/2) ``[..., n, n]`` (``[..., 0, 0]`` when not needed)."""
-    return _ops.spectral(gram, need_inverse_sqrt=need_inverse_sqrt)
-
-
-def backward(grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normalize: bool, center: bool) -> Tensor:
-    """grad ``[...]``, weight = slope * G^(-1/2) ``[..., n, n]`` -> dx ``[..., b, d]`` in x's dtype."""
-    # The objective's name is for the second derivative, which the stages alone do not have.
-    options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
-    return _ops.backward(grad, x, weight, row_norms, **options)
+    objective, singular_values, gram, spectral, backward = functions_of(NAMESPACE)
