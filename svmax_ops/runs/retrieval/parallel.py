@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import traceback
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -52,8 +54,16 @@ class Ranks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.group is not None:
-            dist.destroy_process_group()
+        if self.group is None:
+            return
+        dist.destroy_process_group()
+        # Gloo's threads end with the last reference to the group; a network and the frames of an error hold some. One
+        # that outlives Python may abort the process: it frees a tensor, for which it needs Python.
+        self.group = None
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
+        gc.collect()
 
     @property
     def launcher(self) -> str:

@@ -45,9 +45,13 @@ def run(config: RetrievalConfig) -> None:
     command = as_command("retrieval", dataclasses.replace(config, resume=False))
     config = config.resolved()
     with Signals() as signals, use_backend(config.backend), Ranks(config.device) as ranks:
-        data, training = _prepared(config, ranks)  # before the folder: what does not fit leaves no trace
-        with _folder(config, ranks.launcher + command, ranks) as folder:
-            _Run(training, data, folder, signals).to_the_end()
+        _run(config, command, ranks, signals)  # by itself: what it holds of the process group, it lets go of
+
+
+def _run(config: RetrievalConfig, command: str, ranks: Ranks, signals: Signals) -> None:
+    data, training = _prepared(config, ranks)  # before the folder: what does not fit leaves no trace
+    with _folder(config, ranks.launcher + command, ranks) as folder:
+        _Run(training, data, folder, signals).to_the_end()
 
 
 class _Run:
