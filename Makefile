@@ -28,8 +28,9 @@ export CMAKE_ARGS
 demo: .venv/.runs
 	$(BIN)/svmax sweep studies/demo.yaml --out runs/demo --workers 2
 
+# In a process a core, up to four.
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-host: .venv/.dev
 	$(BIN)/python -m tests.host.coverage

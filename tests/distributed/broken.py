@@ -27,7 +27,7 @@ def ends_in_an_error(d: int, group: dist.ProcessGroup) -> None:
     start = time.monotonic()
     with pytest.raises(RuntimeError):
         svmax_loss(truth.random(5, d), group=group)
-    assert time.monotonic() - start < SECONDS + 10  # what a busy machine may add
+    assert time.monotonic() - start < SECONDS + 30  # what a busy machine may add
 
 
 def a_rank_that_does_not_come(rank: int, world: int) -> None:

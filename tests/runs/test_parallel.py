@@ -37,7 +37,7 @@ ALONE = "threads at the end: 1\n"  # gloo's have ended: one that outlives Python
 def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [*TORCHRUN, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
