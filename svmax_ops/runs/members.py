@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from svmax_ops.runs.command_line import as_command, kept_values
+from svmax_ops.runs.command_line import as_arguments, as_command, kept_values
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.folders import Run, read_run
 from svmax_ops.runs.harness import RunFolder, is_finished
@@ -64,6 +64,8 @@ class RowsAndSeeds:
 
     rows: str
     seeds: str
+    row_settings: ClassVar[Mapping[str, Sequence[str]]]
+    """The settings that have an effect on some rows only, with those rows."""
 
     @property
     def several(self) -> bool:
@@ -81,8 +83,22 @@ class RowsAndSeeds:
         return seeds_of(self.seeds)[0]
 
     def of_row(self: Config, row: str) -> Config:
-        """The configuration of that row alone."""
-        return dataclasses.replace(self, rows=row)
+        """That row alone; a setting that has no effect on it is at its default."""
+        default = type(self)()
+        unused = {name: getattr(default, name) for name, rows in self.row_settings.items() if row not in rows}
+        return dataclasses.replace(self, rows=row, **unused)
+
+    def check_row_settings(self: Config) -> None:
+        """Refuse a setting that has an effect on none of the rows.
+
+        Raises:
+            UserError: with the flag, the rows that it has an effect on and those that were given.
+        """
+        rows = self.resolved().rows
+        for name, fitting in self.row_settings.items():
+            given = as_arguments(type(self)(**{name: getattr(self, name)}))
+            if given and not set(fitting) & set(rows.split(",")):
+                raise UserError(f"{' '.join(given)} needs {' or '.join(fitting)} in --rows; got {rows}.")
 
 
 class Member(NamedTuple):

@@ -24,6 +24,7 @@ from svmax_ops.runs.embed2d.measures import measure, on_circle, singular_values
 from svmax_ops.runs.embed2d.network import tiny_network
 from svmax_ops.runs.embed2d.training import Embed2dTraining
 from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.folders import read_run
 from svmax_ops.runs.harness import EVENTS, is_finished, read_metrics
 from tests.runs.states import equal, whole_and_cut
 from tests.runs.test_idx import write_mnist
@@ -333,6 +334,26 @@ def test_runs_of_other_settings_stand_apart_and_unfinished_ones_are_left_out(svm
     assert svmax("report", tmp_path / "cut").err == "svmax report: none of the runs is finished yet.\n"
 
 
+def test_a_vanilla_run_stands_beside_every_weight(svmax, several, tmp_path):
+    """A figure needs its first row, which the weight has no effect on."""
+    heavy, out = tmp_path / "heavy", tmp_path / "report"
+    assert svmax("embed2d", "--rows", "vanilla,centred", *SMALL, "--svmax-weight", 2, "--out", heavy).code == 0
+    assert read_run(heavy / "centred-seed0").config["svmax_weight"] == 2
+    assert read_run(heavy / "vanilla-seed0").config == read_run(several / "vanilla-seed0").config
+    lighter = svmax("report", several, heavy, "--out", out)
+    assert f"{heavy / 'vanilla-seed0'}: the same run as {several / 'vanilla-seed0'}, left out" in lighter.out
+    for weight, seeds in (("1.0", 2), ("2.0", 1)):
+        section = lighter.out.partition(f"**digits, svmax_weight {weight}**")[2].partition("**")[0]
+        assert "|     3 | vanilla |     2 |" in section
+        assert f"|     3 | centred |     {seeds} |" in section
+    runs = list(csv.DictReader((out / "runs.csv").read_text().splitlines()))
+    ends = [(row["row"], row["seed"], row["svmax_weight"]) for row in runs if row["epoch"] == "3"]
+    assert sorted(ends) == [
+        *(("centred", "0", "1.0"), ("centred", "0", "2.0"), ("centred", "3", "1.0")),
+        *(("vanilla", "0", ""), ("vanilla", "3", "")),
+    ]
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -381,6 +402,7 @@ def test_fashion_mnist_is_found_where_debian_has_it(svmax, tmp_path, monkeypatch
         ("--epochs 0", "--epochs must be at least 1; got 0."),
         ("--lr 0", "--lr must be a positive number; got 0.0."),
         ("--momentum 1", "--momentum must be in [0, 1); got 1.0."),
+        ("--rows vanilla --svmax-weight 2", "--svmax-weight 2.0 needs svmax or centred in --rows; got vanilla."),
         ("--svmax-weight nan", "--svmax-weight must be zero or a positive number; got nan."),
         ("--log-every 0", "--log-every must be at least 1; got 0."),
         ("--checkpoint-every 0", "--checkpoint-every must be at least 1; got 0."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from svmax_ops.runs.command_line import require
 from svmax_ops.runs.environment import check_backend
@@ -27,6 +27,7 @@ class Embed2dConfig(RowsAndSeeds):
     thread: a seed then gives the same run whatever the number of workers.
     """
 
+    row_settings: ClassVar = {"svmax_weight": ("svmax", "centred")}
     rows: str = ",".join(ROWS)
     """Rows of the figure, between commas. vanilla: the contrastive loss with margin 1 alone (paper, figure 4, first
     row). svmax: plus eq. 4 (second row). centred, ours, not the paper's: the mean embedding is subtracted first."""
@@ -50,7 +51,7 @@ class Embed2dConfig(RowsAndSeeds):
     momentum: float = 0.0
     """Of SGD. Not in the paper for these figures; 0.9 in section 4."""
     svmax_weight: float = 1.0
-    """The paper's lambda (section 4.1: 1 for the contrastive loss)."""
+    """The paper's lambda, of the svmax and centred rows (section 4.1: 1 for the contrastive loss)."""
     backend: Literal["auto", "cpu", "reference"] = "auto"
     """What computes SVMax and the spectra; "svmax info" lists what is available. The network runs on the CPU."""
     log_every: int = 10
@@ -89,6 +90,7 @@ class Embed2dConfig(RowsAndSeeds):
         enough = self.images is None or self.images >= self.batch_size
         require(enough, "images", self.images, f"at least a batch, {self.batch_size}")
         require(self.dataset != "digits" or self.root is None, "root", self.root, "left out: digits reads no files")
+        self.check_row_settings()
         check_workers(self.workers)
         check_backend(self.backend)
 

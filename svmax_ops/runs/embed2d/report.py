@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from svmax_ops.runs.embed2d.config import ROWS
+from svmax_ops.runs.embed2d.config import ROWS, Embed2dConfig
 from svmax_ops.runs.embed2d.curves import CURVES, draw_measures
 from svmax_ops.runs.embed2d.data import CLASS_NAMES
 from svmax_ops.runs.embed2d.figure1 import FIGURE1, draw_figure1
@@ -32,9 +32,9 @@ _MEASURES = {  # heading and digits in the table
 _EARLY = (1, 4, 16)  # epochs in the Markdown table, beside the last: the paper says "rapidly"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Section:
-    """Runs that differ by row and seed only."""
+    """Runs that differ by row and seed only; a vanilla run is in each section that it can be compared in."""
 
     setting: dict[str, Any]
     runs: dict[tuple[str, int], Run]
@@ -77,8 +77,9 @@ def report(folders: Sequence[Path], out: Path) -> tuple[str, list[str]]:
         f" {place([measured_on(runs)])}\n"
     )
     write_atomically(out / "table.md", text.encode())
-    write_atomically(out / "table.csv", as_csv([row for s in sections.values() for row in _rows(s)]).encode())
-    write_atomically(out / "runs.csv", as_csv([row for s in sections.values() for row in _rows_of_runs(s)]).encode())
+    for file, rows_of in (("table.csv", _rows), ("runs.csv", _rows_of_runs)):
+        rows = {repr(row): row for section in sections.values() for row in rows_of(section)}  # a shared run's once
+        write_atomically(out / file, as_csv(list(rows.values())).encode())
     draw_figure1(out)
     draw_measures({name: {row: s.course(row) for row in s.rows} for name, s in sections.items()}, out)
     files = ["table.md", "table.csv", "runs.csv", *FIGURE1, *CURVES]
@@ -99,19 +100,36 @@ def _sections(folders: Sequence[Path]) -> dict[str, Section]:
     for run, row, seed in finished_members(folders, _setting):
         setting = _setting(run.config)
         sections.setdefault(str(setting), Section(setting, {})).runs[row, seed] = run
+    for key, section in list(sections.items()):
+        hosts = [other for other in sections.values() if _of_row(other.setting, "vanilla") == section.setting]
+        if len(hosts) > 1:  # itself among them
+            del sections[key]
+            for host in hosts:
+                host.runs = dict(sorted((host.runs | section.runs).items(), key=lambda item: item[0][1]))  # by seed
     settings = [section.setting for section in sections.values()]
     return {_title(section.setting, settings): section for section in sections.values()}
 
 
 def _setting(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in _SETTING}
+    return _of_row({name: config[name] for name in _SETTING}, config["rows"].strip())
+
+
+def _of_row(setting: dict[str, Any], row: str) -> dict[str, Any]:
+    """``setting`` with None for what has no effect on the row."""
+    return setting | {name: None for name, rows in Embed2dConfig.row_settings.items() if row not in rows}
 
 
 def _title(setting: dict[str, Any], settings: Sequence[dict[str, Any]]) -> str:
     """The data set, and what differs between the settings that have it."""
     alike = [other for other in settings if other["dataset"] == setting["dataset"]]
-    differing = [name for name in _SETTING if len({other[name] for other in alike}) > 1]
+    known = {name: {other[name] for other in alike if _is_set(other, name)} for name in _SETTING}
+    differing = [name for name in _SETTING if len(known[name]) > 1 and _is_set(setting, name)]
     return ", ".join([setting["dataset"], *(f"{name} {setting[name]}" for name in differing)])
+
+
+def _is_set(setting: dict[str, Any], name: str) -> bool:
+    """Whether ``name`` has an effect on a row of a section with this setting."""
+    return name not in Embed2dConfig.row_settings or setting[name] is not None
 
 
 def _rows(section: Section) -> Iterator[dict[str, Any]]:
@@ -119,7 +137,7 @@ def _rows(section: Section) -> Iterator[dict[str, Any]]:
     for row in section.rows:
         runs = section.of_row(row)
         for epoch, found in section.course(row).items():
-            line = {**section.setting, "row": row, "epoch": epoch, "runs": len(runs)}
+            line = {**_of_row(section.setting, row), "row": row, "epoch": epoch, "runs": len(runs)}
             for name, values in found.items():
                 line |= {name: mean(values), f"{name}_min": min(values), f"{name}_max": max(values)}
                 if len(values) > 1:
@@ -132,7 +150,8 @@ def _rows_of_runs(section: Section) -> Iterator[dict[str, Any]]:
     for (row, seed), run in section.runs.items():
         for line in evaluations(run):
             measures = {name: line[name] for name in ("epoch", "step", *_MEASURES, "classes")}
-            yield {**section.setting, "row": row, "seed": seed, **measures, "commit": run.environment["commit"]}
+            label = {**_of_row(section.setting, row), "row": row, "seed": seed}
+            yield {**label, **measures, "commit": run.environment["commit"]}
 
 
 def _table(section: Section) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-from svmax_ops.runs.command_line import as_arguments, require
+from svmax_ops.runs.command_line import require
 from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.gan.ring import mode_weights
@@ -50,6 +50,7 @@ class GanConfig(RowsAndSeeds):
     thread: a seed then gives the same run whatever the number of workers.
     """
 
+    row_settings: ClassVar = {name: [row for row in ROWS if name in ROWS[row].settings] for name in ROW_SETTINGS}
     rows: str = ",".join(ROWS)
     """Rows of the figure, between commas: vanilla, svmax, unrolled, unrolled-svmax (paper, figure 3: these four)."""
     seeds: str = "0"
@@ -105,12 +106,6 @@ class GanConfig(RowsAndSeeds):
         weight = WEIGHTS[self.objective] if self.svmax_weight is None else self.svmax_weight
         return spelled(dataclasses.replace(self, evaluate_every=every, svmax_weight=weight), tuple(ROWS))
 
-    def of_row(self, row: str) -> GanConfig:
-        """That row alone; a setting that has no effect on it is at its default."""
-        default = GanConfig()
-        unused = {name: getattr(default, name) for name in ROW_SETTINGS if name not in ROWS[row].settings}
-        return dataclasses.replace(self, rows=row, **unused)
-
     def check(self) -> None:
         """Refuse values that cannot be run, before anything is read or written.
 
@@ -129,14 +124,6 @@ class GanConfig(RowsAndSeeds):
         require(0 <= weight < math.inf, "svmax_weight", weight, "zero or a positive number")
         if self.matched_form != "hinge" and self.objective != "matched":
             raise UserError(f"--matched-form {self.matched_form} needs --objective matched; got {self.objective}.")
-        self._check_row_settings(values.rows)
+        self.check_row_settings()
         check_workers(self.workers)
         check_backend(self.backend)
-
-    def _check_row_settings(self, rows: str) -> None:
-        """Refuse a setting that has an effect on none of ``rows``."""
-        for name in ROW_SETTINGS:
-            given = as_arguments(GanConfig(**{name: getattr(self, name)}))
-            fitting = [row for row in ROWS if name in ROWS[row].settings]
-            if given and not set(fitting) & set(rows.split(",")):
-                raise UserError(f"{' '.join(given)} needs {' or '.join(fitting)} in --rows; got {rows}.")
