@@ -1,6 +1,6 @@
 """Compiles the Triton kernels for GPUs that are not here: registers, spills, shared memory, tensor-core instructions.
 
-python -m benchmarks.triton_compile                         # every kernel for every target: two minutes of one core
+python -m benchmarks.triton_compile                         # every kernel for every target: three minutes of one core
 python -m benchmarks.triton_compile --targets sm_90 gfx942  # some targets
 python -m benchmarks.triton_compile --out benchmarks/results/triton_compile  # and write the rows; make bench
 """
@@ -72,7 +72,15 @@ class Compiled(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    """Each kernel in its dearest form, the fused ones in every size."""
+    """Each kernel in its dearest form, the fused ones in every size; those that read x, of float32 and of bfloat16."""
+    for case in _of_float32():
+        yield case
+        if "x" in case.types:
+            narrow = {name: "*bf16" for name in ("x", "dx") if name in case.types}
+            yield case._replace(name=f"{case.name} bfloat16", types=case.types | narrow)
+
+
+def _of_float32() -> Iterator[Case]:
     options = {"NORMALIZE": True, "CENTER": True}
     reading = _CONTIGUOUS | _BLOCKS_OF_X
     of_objective = {"TERMS": _BLOCKS.terms, "KIND": 3, "NEED_GRADIENT": True}

@@ -23,6 +23,17 @@ def at_collapse() -> float:
     return 1e-5 if truth.kernels is torch.ops.svmax_triton else 2e-7
 
 
+def polar_of_shift(s: np.ndarray) -> float:
+    """Error of P where s > 1e-4 s_1, per direction: half of what is added to s^2, in parts of it. Triton's products
+    add it in parts of the Frobenius norm of G, 8 times the largest eigenvalue where 64 are as large."""
+    if truth.kernels is not torch.ops.svmax_triton:
+        return 0
+    from svmax_ops.backends.triton import polar_express
+
+    added = polar_express.SHIFT_OF_GRAM * polar_express.MARGIN * np.linalg.norm(s**2)
+    return added / (2 * max(s[-1], 1e-4 * s[0]) ** 2)
+
+
 def assert_spectral(e: np.ndarray) -> None:
     """N and W of the Gram matrix of e, and the polar factor they give."""
     tall = e.shape[0] >= e.shape[1]
@@ -33,7 +44,7 @@ def assert_spectral(e: np.ndarray) -> None:
     assert nuclear_norm == pytest.approx(s.sum(), rel=at_collapse() if s[0] > 1e3 * s[-1] else 5e-9)
     error = truth.polar_error(e @ w if tall else w @ e, e)
     assert error.excess <= truth.POLAR_EXCESS
-    assert error.in_directions <= truth.polar_tolerance(s, torch.float32)
+    assert error.in_directions <= truth.polar_tolerance(s, torch.float32) + polar_of_shift(s)
     assert np.abs(w - w.T).max() <= 1e-6 * np.abs(w).max()
     alone, none = spectral(gram, need_inverse_sqrt=False)
     assert none.size == 0

@@ -17,6 +17,24 @@ NOT_SPECIALIZED = ["b"]
 
 
 @triton.jit
+def as_float64(x):
+    """A block ``[rows, columns]``, exactly.
+
+    bfloat16 is the upper half of float32, taken by its bits: the interpreter's own conversion of subnormals is wrong.
+    And for GPUs with float64 tensor cores, Triton 3.6 to 3.8 cannot compile a product of float64 numbers where it sees
+    that they were loaded as 16-bit ones. It does not see through a sum, here of one number, of which nothing is left
+    in the code.
+    """
+    HALF: tl.constexpr = x.dtype.primitive_bitwidth == 16
+    if x.dtype == tl.bfloat16:
+        x = (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    x = x.to(tl.float64)
+    if HALF:
+        x = tl.sum(tl.expand_dims(x, 2), 2)
+    return x
+
+
+@triton.jit
 def embedding_at(rows, row, column, NORMALIZE: tl.constexpr, CENTER: tl.constexpr):
     """E at ``row`` and ``column``, broadcast against each other; zero outside and in a zero row.
 
@@ -24,8 +42,8 @@ def embedding_at(rows, row, column, NORMALIZE: tl.constexpr, CENTER: tl.constexp
     """
     x, norms, mean, b, d, row_stride, column_stride = rows
     inside = (row < b) & (column < d)
-    e = tl.load(x + row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride, mask=inside, other=0.0)
-    e = e.to(tl.float64)
+    at = row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
+    e = as_float64(tl.load(x + at, mask=inside, other=0.0))
     if NORMALIZE:
         norm = tl.load(norms + row, mask=row < b, other=0.0)
         e = tl.where(norm == 0, 0.0, e / tl.where(norm == 0, 1.0, norm))
