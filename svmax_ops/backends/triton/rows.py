@@ -22,8 +22,7 @@ def as_float64(x):
 
     bfloat16 is the upper half of float32, taken by its bits: the interpreter's own conversion of subnormals is wrong.
     And for GPUs with float64 tensor cores, Triton 3.6 to 3.8 cannot compile a product of float64 numbers where it sees
-    that they were loaded as 16-bit ones. It does not see through a sum, here of one number, of which nothing is left
-    in the code.
+    that they were loaded as 16-bit ones. It does not see through a sum, here of one number, which takes no arithmetic.
     """
     HALF: tl.constexpr = x.dtype.primitive_bitwidth == 16
     if x.dtype == tl.bfloat16:
