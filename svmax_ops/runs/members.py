@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -66,6 +66,11 @@ class RowsAndSeeds:
     seeds: str
     row_settings: ClassVar[Mapping[str, Sequence[str]]]
     """The settings that have an effect on some rows only, with those rows."""
+
+    @classmethod
+    def settings_of(cls, row: str, names: Iterable[str]) -> list[str]:
+        """Those of the settings ``names`` that have an effect on the row."""
+        return [name for name in names if row in cls.row_settings.get(name, (row,))]
 
     @property
     def several(self) -> bool:

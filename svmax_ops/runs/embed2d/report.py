@@ -32,7 +32,7 @@ _MEASURES = {  # heading and digits in the table
 _EARLY = (1, 4, 16)  # epochs in the Markdown table, beside the last: the paper says "rapidly"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Section:
     """Runs that differ by row and seed only; a vanilla run is in each section that it can be compared in."""
 
@@ -96,18 +96,16 @@ def evaluations(run: Run) -> list[dict[str, Any]]:
 
 def _sections(folders: Sequence[Path]) -> dict[str, Section]:
     """The finished runs by what tells a setting from the others."""
-    sections: dict[str, Section] = {}
-    for run, row, seed in finished_members(folders, _setting):
-        setting = _setting(run.config)
-        sections.setdefault(str(setting), Section(setting, {})).runs[row, seed] = run
-    for key, section in list(sections.items()):
-        hosts = [other for other in sections.values() if _of_row(other.setting, "vanilla") == section.setting]
-        if len(hosts) > 1:  # itself among them
-            del sections[key]
-            for host in hosts:
-                host.runs = dict(sorted((host.runs | section.runs).items(), key=lambda item: item[0][1]))  # by seed
-    settings = [section.setting for section in sections.values()]
-    return {_title(section.setting, settings): section for section in sections.values()}
+    members = finished_members(folders, _setting)
+    found = list({str(setting): setting for setting in (_setting(member.run.config) for member in members)}.values())
+    # What a vanilla run has in common with those that have a weight as well is no section of its own.
+    settings = [one for one in found if not any(_of_row(other, "vanilla") == one != other for other in found)]
+    return {
+        _title(setting, settings): Section(
+            setting, {(row, seed): run for run, row, seed in members if _setting(run.config) == _of_row(setting, row)}
+        )
+        for setting in settings
+    }
 
 
 def _setting(config: dict[str, Any]) -> dict[str, Any]:
@@ -115,21 +113,20 @@ def _setting(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_row(setting: dict[str, Any], row: str) -> dict[str, Any]:
-    """``setting`` with None for what has no effect on the row."""
-    return setting | {name: None for name, rows in Embed2dConfig.row_settings.items() if row not in rows}
+    """What of ``setting`` has an effect on the row."""
+    return {name: setting[name] for name in Embed2dConfig.settings_of(row, setting)}
 
 
 def _title(setting: dict[str, Any], settings: Sequence[dict[str, Any]]) -> str:
     """The data set, and what differs between the settings that have it."""
     alike = [other for other in settings if other["dataset"] == setting["dataset"]]
-    known = {name: {other[name] for other in alike if _is_set(other, name)} for name in _SETTING}
-    differing = [name for name in _SETTING if len(known[name]) > 1 and _is_set(setting, name)]
+    differing = [name for name in setting if len({other[name] for other in alike if name in other}) > 1]
     return ", ".join([setting["dataset"], *(f"{name} {setting[name]}" for name in differing)])
 
 
-def _is_set(setting: dict[str, Any], name: str) -> bool:
-    """Whether ``name`` has an effect on a row of a section with this setting."""
-    return name not in Embed2dConfig.row_settings or setting[name] is not None
+def _label(section: Section, row: str) -> dict[str, Any]:
+    """The first columns of the tables; empty where a setting has no effect on the row."""
+    return {**dict.fromkeys(_SETTING), **_of_row(section.setting, row), "row": row}
 
 
 def _rows(section: Section) -> Iterator[dict[str, Any]]:
@@ -137,7 +134,7 @@ def _rows(section: Section) -> Iterator[dict[str, Any]]:
     for row in section.rows:
         runs = section.of_row(row)
         for epoch, found in section.course(row).items():
-            line = {**_of_row(section.setting, row), "row": row, "epoch": epoch, "runs": len(runs)}
+            line = {**_label(section, row), "epoch": epoch, "runs": len(runs)}
             for name, values in found.items():
                 line |= {name: mean(values), f"{name}_min": min(values), f"{name}_max": max(values)}
                 if len(values) > 1:
@@ -150,8 +147,7 @@ def _rows_of_runs(section: Section) -> Iterator[dict[str, Any]]:
     for (row, seed), run in section.runs.items():
         for line in evaluations(run):
             measures = {name: line[name] for name in ("epoch", "step", *_MEASURES, "classes")}
-            label = {**_of_row(section.setting, row), "row": row, "seed": seed}
-            yield {**label, **measures, "commit": run.environment["commit"]}
+            yield {**_label(section, row), "seed": seed, **measures, "commit": run.environment["commit"]}
 
 
 def _table(section: Section) -> str:

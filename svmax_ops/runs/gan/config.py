@@ -21,11 +21,6 @@ class Row(NamedTuple):
     regularized: bool
     unrolled: bool
 
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """Those of :data:`ROW_SETTINGS` that have an effect on it."""
-        return _REGULARIZED * self.regularized + _UNROLLED * self.unrolled
-
 
 ROWS = {
     "vanilla": Row(regularized=False, unrolled=False),
@@ -33,10 +28,8 @@ ROWS = {
     "unrolled": Row(regularized=False, unrolled=True),
     "unrolled-svmax": Row(regularized=True, unrolled=True),
 }
-_REGULARIZED = ("objective", "matched_form", "svmax_weight")
-_UNROLLED = ("unrolled_steps", "unrolled_gradient")
-ROW_SETTINGS = _REGULARIZED + _UNROLLED
-"""The settings that have an effect on some rows only."""
+_REGULARIZED = [name for name, row in ROWS.items() if row.regularized]
+_UNROLLED = [name for name, row in ROWS.items() if row.unrolled]
 WEIGHTS = {"eq1": 0.01, "bounded": 1.0, "matched": 1.0}
 """Lambda of each objective."""
 
@@ -50,7 +43,10 @@ class GanConfig(RowsAndSeeds):
     thread: a seed then gives the same run whatever the number of workers.
     """
 
-    row_settings: ClassVar = {name: [row for row in ROWS if name in ROWS[row].settings] for name in ROW_SETTINGS}
+    row_settings: ClassVar = {
+        **dict.fromkeys(("objective", "matched_form", "svmax_weight"), _REGULARIZED),
+        **dict.fromkeys(("unrolled_steps", "unrolled_gradient"), _UNROLLED),
+    }
     rows: str = ",".join(ROWS)
     """Rows of the figure, between commas: vanilla, svmax, unrolled, unrolled-svmax (paper, figure 3: these four)."""
     seeds: str = "0"

@@ -10,7 +10,7 @@ from typing import Any
 
 from svmax_ops.runs.folders import Run
 from svmax_ops.runs.gan import figures
-from svmax_ops.runs.gan.config import ROW_SETTINGS, ROWS, GanConfig
+from svmax_ops.runs.gan.config import ROWS, GanConfig
 from svmax_ops.runs.gan.training import SAMPLES
 from svmax_ops.runs.harness import CHECKPOINT, read_checkpoint, write_atomically
 from svmax_ops.runs.members import finished_members
@@ -103,7 +103,7 @@ def _told_apart(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     """Setting and variant; what has no effect on the row is left out."""
     names = [
         name
-        for name in ROWS[config["rows"].strip()].settings
+        for name in GanConfig.settings_of(config["rows"].strip(), GanConfig.row_settings)
         if name != "matched_form" or config["objective"] == "matched"
     ]
     return {name: config[name] for name in _SETTING}, {name: config[name] for name in names}
@@ -121,7 +121,7 @@ def _slug(title: str) -> str:
 
 
 def _row_of_group(group: Group) -> dict[str, Any]:
-    row: dict[str, Any] = {**group.setting, "row": group.row, **dict.fromkeys(ROW_SETTINGS), **group.variant}
+    row: dict[str, Any] = {**group.setting, "row": group.row, **dict.fromkeys(GanConfig.row_settings), **group.variant}
     row |= {"runs": len(group.runs), "seeds": " ".join(map(str, group.runs))}
     for name in (*_COUNTED, *_AVERAGED, _TIME):
         values = [value for value in group.last(name) if value is not None]
@@ -135,7 +135,7 @@ def _row_of_group(group: Group) -> dict[str, Any]:
 
 def _rows_of_runs(group: Group) -> list[dict[str, Any]]:
     """One row a picture: nothing that was run is left out of what is published."""
-    label = {**group.setting, "row": group.row, **dict.fromkeys(ROW_SETTINGS), **group.variant}
+    label = {**group.setting, "row": group.row, **dict.fromkeys(GanConfig.row_settings), **group.variant}
     names = ("step", *_COUNTED, *_AVERAGED, _TIME)
     return [
         {**label, "seed": seed, **{name: line[name] for name in names}, "commit": run.environment["commit"]}
