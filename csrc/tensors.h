@@ -79,6 +79,7 @@ struct Matrices {
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
     result_dtype = is_double() ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
   }
+  bool tall() const { return is_tall(b, d, first.center); }
   bool is_double() const { return first.scalar == Scalar::Double; }
   Input at(int64_t i) const {
     Input input = first;

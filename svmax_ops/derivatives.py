@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from svmax_ops.backends.reference import from_nuclear_norm, row_norms
+from svmax_ops.backends.reference import embedding, from_nuclear_norm, row_norms
 
 
 class _Path(NamedTuple):
@@ -52,9 +52,7 @@ def _path(x: Tensor, v: Tensor, normalize: bool, center: bool) -> _Path:
         e0 = x / norms
         norms_dot = (v * e0).sum(-1, keepdim=True)
         e0_dot = (v - norms_dot * e0) / norms
-    e, e_dot = e0, e0_dot
-    if center:
-        e, e_dot = e - e.mean(-2, keepdim=True), e_dot - e_dot.mean(-2, keepdim=True)
+    e, e_dot = embedding(e0, False, center)[1], embedding(e0_dot, False, center)[1]
     u, s, vh = torch.linalg.svd(e, full_matrices=False)
     inside = (s > max(x.shape[-2:]) * torch.finfo(torch.float64).eps * s[..., :1]).to(torch.float64)
     inside = torch.where(finite[..., 0], inside, math.nan)

@@ -41,8 +41,9 @@ def objective(
             call with these arguments. Under torch.compile nothing is exchanged to find out.
         NotImplementedError: a second derivative, forward mode, or a transform of torch.func.
     """
+    _refuse_transforms(function, x)
     if not torch.compiler.is_compiling():
-        _check(function, x, group)
+        _check(function, group)
         _agree(_Call(function, name, normalize, center, x.dtype, tuple(x.shape[:-2]), x.shape[-1]), x, group)
     b, d = x.shape[-2:]
     exact = x.dtype == torch.float64
@@ -51,9 +52,11 @@ def objective(
         x = x.to(torch.float64)
         x, normalize = reference.normalized_rows(x) if normalize else x, False
     if center:
-        # P's columns sum to zero over all ranks, so no gradient goes through the mean.
-        total, rows = _summed(x.detach().sum(-2), b, group)
-        x = x - (total / rows)[..., None, :]
+        # P's columns sum to zero over all ranks, so no gradient goes through the mean. Twice: at collapse the rounding
+        # of the first mean is large beside what is left, in a direction along which W is 1 / sqrt(shift).
+        for _ in range(2):
+            total, rows = _summed(x.detach().sum(-2), b, group)
+            x = x - (total / rows)[..., None, :]
     if b < d:
         x = pad(x, (0, 0, 0, d - b))  # zero rows: `gram` gives [d, d] on every rank
     need_gradient = torch.is_grad_enabled() and x.requires_grad
@@ -193,7 +196,14 @@ def _agree(call: _Call, x: Tensor, group: dist.ProcessGroup) -> None:
     agreed.add(call)
 
 
-def _check(function: str, x: Tensor, group: Any) -> None:
+def _refuse_transforms(function: str, x: Tensor) -> None:
+    """Also while compiling: Dynamo evaluates both questions, and would trace a gradient of zero without a word."""
+    forward_mode = forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+    if forward_mode or torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(_only_backward(function))
+
+
+def _check(function: str, group: Any) -> None:
     if not dist.is_available():
         raise ValueError(f"{function}: group must be None: torch {torch.__version__} is a build without distributed.")
     if not isinstance(group, dist.ProcessGroup):
@@ -207,6 +217,3 @@ def _check(function: str, x: Tensor, group: Any) -> None:
         dist.get_rank(group)
     except ValueError as error:
         raise ValueError(f"{function}: group must be one that exists in this process: {error}") from None
-    forward_mode = forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
-    if forward_mode or torch._C._are_functorch_transforms_active():
-        raise NotImplementedError(_only_backward(function))

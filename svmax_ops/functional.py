@@ -34,8 +34,10 @@ def svmax_loss(
             DistributedDataParallel and fully_shard do; without averaging, divide it by their number.
             ``None``: this process alone.
     Returns:
-        ``[...]``, dimensionless, in [1, e] up to rounding when bounded; float64 for float64 input, float32 otherwise.
-        A zero row counts as zero and gets a zero gradient; NaN or inf in a matrix makes its loss NaN.
+        ``[...]``, dimensionless; float64 for float64 input, float32 otherwise. Bounded, it is in [1, e] up to rounding
+        for rows of unit norm. L and U count every row, so zero rows take it above e where the others are collapsed, at
+        most to exp(U / (U - L)), the loss of a zero matrix. A zero row gets a zero gradient; NaN or inf in a matrix
+        makes its loss NaN.
     Raises:
         TypeError: ``embeddings`` is not a dense tensor of one of these dtypes.
         ValueError: fewer than two dimensions, b = 0 or d = 0, or bounded where U equals L: min(b, d) = 1,
@@ -68,8 +70,9 @@ def mean_singular_value(
         center: subtract the mean of the (normalised) rows first.
         group: process group whose ranks hold the rest of the batch, as for :func:`svmax_loss`.
     Returns:
-        ``[...]``, in the unit of the embeddings (dimensionless when normalised), between the two numbers of
-        :func:`singular_value_bounds` for row-normalised embeddings; float64 for float64 input, float32 otherwise.
+        ``[...]``, in the unit of the embeddings (dimensionless when normalised); float64 for float64 input, float32
+        otherwise. For rows of unit norm it lies between the two numbers of :func:`singular_value_bounds`; zero rows
+        can take it below the first.
     Raises:
         TypeError, ValueError, NotImplementedError: as :func:`nuclear_norm`.
     Source: Taha et al., "SVMax: A Feature Embedding Regularizer", eq. 1.
@@ -131,7 +134,7 @@ def svdvals(matrix: Tensor, *, normalize: bool = False, center: bool = False) ->
 
 
 def singular_value_bounds(b: int, d: int, *, center: bool = False) -> tuple[float, float]:
-    r"""Lower and upper bound of the mean singular value of b row-normalised embeddings of d dimensions.
+    r"""Lower and upper bound of the mean singular value of b embeddings of d dimensions and unit norm.
 
     .. math:: L = \frac{\sqrt{b}}{d}, \quad U = \frac{\sqrt{\min(b, d)\, b}}{d}; \qquad
         \text{centred: } L = 0, \quad U = \frac{\sqrt{\min(b - 1, d)\, b}}{d}

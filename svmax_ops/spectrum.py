@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from svmax_ops.backends.reference import row_norms
 from svmax_ops.functional import singular_value_bounds, svdvals
 
 
@@ -22,7 +24,7 @@ class Spectrum(NamedTuple):
     upper: float
     """U: the mean when they are spread evenly over all directions."""
     spread: Tensor
-    """``[...]``: (mean - L) / (U - L); 0 collapsed, 1 spread evenly."""
+    """``[...]``: 0 for embeddings collapsed onto one direction, 1 for embeddings spread evenly over all; in [0, 1]."""
     effective_rank: Tensor
     """``[...]``: exp of the entropy of the singular values divided by their sum; 0 for a zero matrix."""
     condition: Tensor
@@ -33,9 +35,15 @@ class Spectrum(NamedTuple):
 def spectrum(embeddings: Tensor, *, normalize: bool = True, center: bool = False) -> Spectrum:
     r"""Singular values of a batch of embeddings with spread, effective rank and condition, for logging.
 
+    .. math:: \text{spread} = \frac{N / R - 1}{\sqrt{n} - 1}, \quad \text{centred: } \frac{N}{R \sqrt{k}}
+
+    with N the sum of the singular values, R the Frobenius norm of the (normalised) rows before centring,
+    :math:`n = \min(b, d)` and :math:`k = \min(b - 1, d)`. For rows of unit norm that is (mean - L) / (U - L); zero
+    rows and rows that are not normalised keep it in [0, 1]. It is 0 for a zero matrix.
+
     Args:
         embeddings: ``[..., b, d]``; float16, bfloat16, float32 or float64; any device, any strides.
-        normalize: divide each row by its L2 norm first. ``False`` trusts that they have unit norm.
+        normalize: divide each row by its L2 norm first. ``lower`` and ``upper`` are for rows of unit norm.
         center: subtract the mean of the (normalised) rows first.
     Returns:
         A :class:`Spectrum`; float64 for float64 input, float32 otherwise; no gradient.
@@ -62,7 +70,26 @@ def spectrum(embeddings: Tensor, *, normalize: bool = True, center: bool = False
         mean=mean,
         lower=lower,
         upper=upper,
-        spread=(mean - lower) / (upper - lower),
+        spread=_spread(singular_values, embeddings, normalize, center),
         effective_rank=torch.where(total == 0, 0, entropy.exp()),
         condition=torch.where(smallest == 0, torch.inf, singular_values[..., 0] / smallest),
     )
+
+
+def _spread(singular_values: Tensor, embeddings: Tensor, normalize: bool, center: bool) -> Tensor:
+    b, d = embeddings.shape[-2:]
+    s = singular_values.double()
+    if not center:
+        size, of_even, of_collapsed = _norm(s), math.sqrt(min(b, d)), 1.0
+    elif normalize:
+        size, of_even, of_collapsed = (embeddings != 0).any(-1).sum(-1).double().sqrt(), math.sqrt(min(b - 1, d)), 0.0
+    else:
+        size, of_even, of_collapsed = _norm(row_norms(embeddings.double())), math.sqrt(min(b - 1, d)), 0.0
+    sum_over_size = s.sum(-1) / torch.where(size == 0, 1, size)
+    spread = ((sum_over_size - of_collapsed) / (of_even - of_collapsed)).clamp(0, 1)  # rounding can leave the interval
+    return torch.where(size == 0, 0, spread).to(singular_values.dtype)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """L2 norm of the last dimension; squares of float64 numbers neither overflow nor vanish."""
+    return row_norms(x[..., None, :])[..., 0]

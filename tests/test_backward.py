@@ -14,9 +14,10 @@ SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (7, 5), (5, 7), (33, 31), (144, 128), 
 ROUNDING = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 1e-13}
 
 
-def inverse_sqrt(e: np.ndarray) -> np.ndarray:
+def inverse_sqrt(x: torch.Tensor, normalize: bool, center: bool) -> np.ndarray:
     """G^(-1/2) by eigh, without the directions that have no eigenvalue."""
-    gram = e.swapaxes(-1, -2) @ e if e.shape[-2] >= e.shape[-1] else e @ e.swapaxes(-1, -2)
+    e = truth.embedding(truth.to_numpy(x), normalize, center)
+    gram = e.swapaxes(-1, -2) @ e if truth.is_tall(e.shape, center) else e @ e.swapaxes(-1, -2)
     values, vectors = np.linalg.eigh(gram)
     kept = values > 1e-12 * values[..., -1:]
     roots = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1)), 0)
@@ -33,13 +34,13 @@ def run(x: torch.Tensor, w: np.ndarray, grad: np.ndarray, normalize: bool, cente
 def assert_backward(x: torch.Tensor, normalize: bool, center: bool) -> None:
     full = truth.to_numpy(x)
     e = truth.embedding(full, normalize, center)
-    w = inverse_sqrt(e)
+    w = inverse_sqrt(x, normalize, center)
     grad = truth.to_numpy(truth.random(*x.shape[:-2], seed=9, dtype=torch.float32))
     dx = run(x, w, grad, normalize, center)
     assert dx.dtype == x.dtype
     assert dx.shape == x.shape
     assert dx.is_contiguous()
-    p = e @ w if x.shape[-2] >= x.shape[-1] else w @ e
+    p = e @ w if truth.is_tall(x.shape, center) else w @ e
     # `center` needs no step of its own here: the columns of P sum to zero.
     expected = truth.through_rows(full, grad[..., None, None] * p, normalize, center=False)
     # The products are float64, so what is left is the rounding of the result and of E and W; but where W is all
@@ -76,9 +77,9 @@ def test_float32_weights_may_be_multiplied_in_float32(shape, options):
     x = truth.random(*shape)
     full = truth.to_numpy(x)
     e = truth.embedding(full, **options)
-    w = inverse_sqrt(e).astype(np.float32).astype(float)
+    w = inverse_sqrt(x, **options).astype(np.float32).astype(float)
     dx = run(x, w, np.array(1.0), **options)
-    p = e @ w if shape[0] >= shape[1] else w @ e
+    p = e @ w if truth.is_tall(shape, options["center"]) else w @ e
     expected = truth.through_rows(full, p, options["normalize"], center=False)
     error = np.linalg.norm(truth.to_numpy(dx) - expected) / np.linalg.norm(expected)
     assert error <= 1e-6
@@ -102,14 +103,14 @@ def test_zero_rows_get_a_zero_gradient(shape, dtype, center):
     x[::5] = 0
     if not center:  # centred, a zero row is minus the mean, and its part of P is not projected but dropped
         assert_backward(x, normalize=True, center=False)
-    w = inverse_sqrt(truth.embedding(truth.to_numpy(x), True, center))
+    w = inverse_sqrt(x, True, center)
     assert (run(x, w, np.array(1.0), True, center)[::5] == 0).all()
 
 
 @every_option
 def test_a_zero_incoming_gradient_gives_zero(options):
     x = truth.random(2, 20, 12)
-    w = inverse_sqrt(truth.embedding(truth.to_numpy(x), **options))
+    w = inverse_sqrt(x, **options)
     dx = run(x, w, np.array([0.0, 1.0]), **options)
     assert (dx[0] == 0).all()
     assert (dx[1] != 0).any()
@@ -119,7 +120,7 @@ def test_a_zero_incoming_gradient_gives_zero(options):
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40)], ids=str)
 def test_nan_in_x_or_in_the_incoming_gradient(shape, options):
     x = truth.random(3, *shape)
-    w = inverse_sqrt(truth.embedding(truth.to_numpy(x), **options))
+    w = inverse_sqrt(x, **options)
     clean = run(x, w, np.ones(3), **options)
     dirty = run(x, w, np.array([1.0, np.nan, 1.0]), **options)
     assert dirty[1].isnan().all()

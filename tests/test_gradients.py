@@ -80,6 +80,31 @@ def test_polar_factor_of_known_singular_values(backend, form, ratio, n):
     assert_polar(gradient(nuclear_norm, x), truth.to_numpy(x), torch.float32)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(32, 128), (64, 64), (24, 24), (300, 320)], ids=str)
+@pytest.mark.parametrize("normalize", [False, True], ids=["plain", "normalized"])
+def test_centred_gradient_at_collapse_onto_one_direction(backend, normalize, shape, dtype):
+    """b <= d: the vector of ones is a null direction of G, where W is 3e7 times what it is elsewhere.
+
+    What is left is the rounding of the input's type: of E, 1e-16 beside its noise, and of the result.
+    """
+    for noise in (1e-2, 1e-4, 1e-6):
+        x = (truth.random(1, shape[1]) + noise * truth.random(*shape, seed=1)).to(dtype)
+        full = truth.to_numpy(x)
+        e = truth.embedding(full, normalize, center=True)
+        rank = min(shape[0] - 1, shape[1])
+        u, s, vt = np.linalg.svd(e, full_matrices=False)
+        assert s[0] <= 1e4 * s[rank - 1 - normalize * (shape[0] > shape[1])]
+        wanted = truth.through_rows(full, u[:, :rank] @ vt[:rank], normalize, center=True)
+        tolerance = 2e-15 / noise * s[0] / s[rank - 1] if dtype == torch.float64 else 1e-7
+        for function in (nuclear_norm, svdvals):
+            actual = truth.to_numpy(gradient(function, x, normalize=normalize, center=True))
+            assert np.linalg.norm(actual - wanted) <= tolerance * np.linalg.norm(wanted), (noise, function)
+        loss = truth.to_numpy(gradient(svmax_loss, x, normalize=normalize, center=True))
+        wanted *= truth.slope(full, "svmax_loss", normalize, True)
+        assert np.linalg.norm(loss - wanted) <= 2 * tolerance * np.linalg.norm(wanted), noise
+
+
 def test_float64_stays_float64_where_the_inverse_root_is_float32_numbers(backend):
     """Rows of norm one at right angles: W is the identity, which says nothing about E."""
     angle = 1 / 3

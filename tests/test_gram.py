@@ -16,7 +16,7 @@ def assert_gram(x: torch.Tensor, normalize: bool, center: bool) -> None:
     gram, row_norms = truth.kernels.gram(x, normalize=normalize, center=center)
     full = truth.to_numpy(x)
     e = truth.embedding(full, normalize, center)
-    expected = e.swapaxes(-1, -2) @ e if x.shape[-2] >= x.shape[-1] else e @ e.swapaxes(-1, -2)
+    expected = e.swapaxes(-1, -2) @ e if truth.is_tall(x.shape, center) else e @ e.swapaxes(-1, -2)
     assert gram.dtype == row_norms.dtype == torch.float64
     assert gram.shape == expected.shape
     assert torch.equal(gram, gram.mT)

@@ -10,6 +10,16 @@ import truth
 from svmax_ops import Spectrum, spectrum
 
 
+def spread(x: np.ndarray, normalize: bool, center: bool) -> np.ndarray:
+    """API.md's formula, which holds for every matrix."""
+    b, d = x.shape[-2:]
+    s = np.linalg.svd(truth.embedding(x, normalize, center), compute_uv=False)
+    size = np.linalg.norm(truth.embedding(x, normalize), axis=(-2, -1))
+    if center:
+        return s.sum(-1) / size / np.sqrt(min(b - 1, d))
+    return (s.sum(-1) / size - 1) / (np.sqrt(min(b, d)) - 1)
+
+
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40), (2, 2), (2, 3, 30, 12)], ids=str)
@@ -25,7 +35,7 @@ def test_every_field(backend, shape, dtype, options):
         "mean": s.sum(-1) / shape[-1],
         "lower": lower,
         "upper": upper,
-        "spread": (s.sum(-1) / shape[-1] - lower) / (upper - lower),
+        "spread": spread(truth.to_numpy(x), **options),
         "effective_rank": np.exp(entropy),
     }
     largest = np.linalg.norm(truth.embedding(truth.to_numpy(x), options["normalize"]), 2, axis=(-2, -1)).max()
@@ -63,8 +73,35 @@ def test_spread_and_effective_rank_at_the_extremes(backend):
     assert collapsed.effective_rank.item() == pytest.approx(1, abs=1e-5)
     assert collapsed.condition.item() > 1e6
     zero = spectrum(torch.zeros(32, 8))
+    assert zero.spread.item() == 0
     assert zero.effective_rank.item() == 0
     assert zero.mean.item() == 0
+
+
+@pytest.mark.parametrize("center", [False, True], ids=["plain", "centered"])
+def test_spread_of_unit_rows_is_where_the_mean_lies_between_its_bounds(backend, center):
+    for noise in (10, 1e-1, 1e-3):
+        x = truth.random(1, 12) + noise * truth.random(20, 12, seed=1)
+        report = spectrum(x, center=center)
+        expected = (report.mean.item() - report.lower) / (report.upper - report.lower)
+        assert report.spread.item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_spread_knows_neither_zero_rows_nor_the_scale(backend, dtype, options):
+    x = truth.random(24, 16, dtype=dtype)
+    one_direction = torch.ones(24, 16, dtype=dtype)
+    one_direction[6:] = 0
+    matrices = {"random": x, "twelve rows": x.clone(), "one direction": one_direction, "one row": x.clone()}
+    matrices["twelve rows"][::2] = 0
+    matrices["one row"][1:] = 0
+    for name, matrix in matrices.items():
+        expected = spread(truth.to_numpy(matrix), **options)
+        for scale in (1, 48.0, 1e-30, 1e30) + ((1e-200, 1e200) if dtype == torch.float64 else ()):
+            actual = spectrum(matrix * scale, **options).spread.item()
+            assert 0 <= actual <= 1
+            assert actual == pytest.approx(expected, abs=2e-6), (name, scale)
 
 
 def test_a_nan_is_reported_not_hidden(backend):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,11 @@ def tensor(x: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(x).to(torch.get_default_device())
 
 
+def is_tall(shape: Sequence[int], center: bool = False) -> bool:
+    """Whether the stages work with E'E, not EE'; the rows of a centred E have b - 1 dimensions at most."""
+    return shape[-2] - center >= shape[-1]
+
+
 def row_norms(x: np.ndarray) -> np.ndarray:
     """[..., b, d] -> [..., b, 1]; scaled, so that no square underflows."""
     largest = np.abs(x).max(-1, keepdims=True)
@@ -70,7 +75,9 @@ def embedding(x: np.ndarray, normalize: bool = False, center: bool = False) -> n
     if normalize:
         norms = row_norms(x)
         x = np.where(norms == 0, 0, x / np.where(norms == 0, 1, norms))
-    return x - x.mean(-2, keepdims=True) if center else x
+    for _ in range(2 if center else 0):  # at collapse the rounding of the first mean is large beside what is left
+        x = x - x.mean(-2, keepdims=True)
+    return x
 
 
 def polar_factor(e: np.ndarray) -> np.ndarray:

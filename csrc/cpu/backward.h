@@ -1,4 +1,5 @@
-// Stage `backward`: dX from the polar factor P = E W (b >= d) or W E (b < d), with the row projection in the same pass.
+// Stage `backward`: dX from the polar factor P = E W (tall) or W E (wide: is_tall), with the row projection in the same
+// pass.
 #pragma once
 #include "pool.h"
 #include "product.h"
@@ -9,17 +10,33 @@ namespace svmax::SVMAX_ISA {
 constexpr int64_t kBlockRows = 64;  // rows of dX at a time
 
 struct BackwardWorkspace {
-  Buffer<double> mean, row, w64, e64, block64;
+  Buffer<double> mean, row, weight_mean, w64, e64, block64;
   Buffer<float> w32, e32, block32;
 };
 
-// w [n, n] as T, leading dimension w_row. Returns false as soon as something would be rounded.
+// The mean of the rows of W [n, n] where E is centred and wide, else null.
+//
+// EE' then has the null vector of ones, along which W is 1 / sqrt(shift): 3e7 times as much as elsewhere. That would
+// multiply the sum of E's rows, which is zero but for rounding, and whatever rounding of EE' has turned into that
+// direction: measured 3e-3 of P at noise 1e-6. Without their mean the rows of W do not know the direction, exactly.
+inline const double* mean_to_take_off(const double* weight, int64_t n, bool tall, bool center, Buffer<double>& memory) {
+  if (tall || !center) return nullptr;
+  double* mean = memory.reserve(n);
+  std::memset(mean, 0, size_t(n) * sizeof(double));
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < n; ++j) mean[j] += weight[i * n + j];
+  for (int64_t j = 0; j < n; ++j) mean[j] /= double(n);
+  return mean;
+}
+
+// w [n, n] = weight, less `mean` (if any) in each row, as T, leading dimension w_row. Returns false as soon as
+// something would be rounded.
 template <typename T>
-inline bool pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
+inline bool pack_weight(const double* weight, const double* mean, int64_t n, T* w, int64_t w_row) {
   for (int64_t i = 0; i < n; ++i) {
     bool row_exact = true;
     for (int64_t j = 0; j < n; ++j) {
-      const double x = weight[i * n + j];
+      const double x = weight[i * n + j] - (mean ? mean[j] : 0);
       w[i * w_row + j] = T(x);
       row_exact &= std::is_same_v<T, double> || double(T(x)) == x;
     }
@@ -32,14 +49,14 @@ inline bool pack_weight(const double* weight, int64_t n, T* w, int64_t w_row) {
 // dx [b, d] contiguous, in blocks of rows of dl/dE = A B: A = E, B = W when tall, A = W, B = E when wide. Returns
 // false, with nothing done, when W does not fit T.
 template <typename T, typename scalar_t>
-bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, const double* row_norms,
-                 const double* mean, scalar_t* dx, Buffer<T>& w_memory, Buffer<T>& e_memory, Buffer<T>& block_memory,
-                 Buffer<double>& row_memory, const Pool& pool) {
+bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, const double* weight_mean,
+                 const double* row_norms, const double* mean, scalar_t* dx, Buffer<T>& w_memory, Buffer<T>& e_memory,
+                 Buffer<T>& block_memory, Buffer<double>& row_memory, const Pool& pool) {
   const int64_t b = rows.b, d = rows.d, n = smaller(b, d);
-  const bool tall = b >= d;
+  const bool tall = is_tall(b, d, rows.center);
   const int64_t n_row = leading_dimension<T>(n), d_row = leading_dimension<T>(d);
   T* w = w_memory.reserve(n * n_row);
-  if (!pack_weight(weight, n, w, n_row)) return false;
+  if (!pack_weight(weight, weight_mean, n, w, n_row)) return false;
   T* whole_e = nullptr;  // wide: every block of rows needs all of E
   if (!tall) {
     whole_e = e_memory.reserve(b * d_row);
@@ -93,11 +110,14 @@ void backward_rows(const Rows<scalar_t>& rows, double grad, const double* weight
   double* mean = space.mean.reserve(rows.d);
   // The mean is cheap to take again, and d numbers less are kept between forward and backward.
   if (rows.center) mean_row(rows, row_norms, mean, space.row.reserve(rows.d));
+  const bool tall = is_tall(rows.b, rows.d, rows.center);
+  const double* weight_mean = mean_to_take_off(weight, smaller(rows.b, rows.d), tall, rows.center, space.weight_mean);
   scalar_t* out = static_cast<scalar_t*>(dx);
   // spectral.h has W be float32 numbers where float32 products are good enough. Never for float64 input.
-  if (std::is_same_v<scalar_t, double> || !backward_in<float>(rows, grad, weight, row_norms, mean, out, space.w32,
-                                                              space.e32, space.block32, space.row, pool))
-    backward_in<double>(rows, grad, weight, row_norms, mean, out, space.w64, space.e64, space.block64, space.row, pool);
+  if (std::is_same_v<scalar_t, double> || !backward_in<float>(rows, grad, weight, weight_mean, row_norms, mean, out,
+                                                              space.w32, space.e32, space.block32, space.row, pool))
+    backward_in<double>(rows, grad, weight, weight_mean, row_norms, mean, out, space.w64, space.e64, space.block64,
+                        space.row, pool);
 }
 
 }  // namespace svmax::SVMAX_ISA

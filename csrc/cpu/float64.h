@@ -53,7 +53,7 @@ std::vector<double> over_singular_values(const double* s, int64_t n, int64_t lar
 // weight [n, n] = V diag(factor) V' (tall) or U diag(factor) U' (wide) for matrix i.
 inline void weight_from_svd(const Matrices& x, const Decomposition& svd, int64_t i, const std::vector<double>& factor,
                             double* weight, Workspace& workspace) {
-  const bool tall = x.b >= x.d;
+  const bool tall = x.tall();
   const Tensor& side = tall ? svd.right : svd.left;
   const double* vectors = doubles(side) + i * side.stride(0);
   kernels().sum_of_outer_products(vectors, side.stride(tall ? 1 : 2), side.stride(tall ? 2 : 1), factor.data(), x.n,

@@ -1,4 +1,4 @@
-// Stage `gram`: G = E'E (b >= d) or EE' (b < d) in float64, from X in its own type.
+// Stage `gram`: G = E'E (tall) or EE' (wide: is_tall) in float64, from X in its own type.
 //
 // The product of two float32 numbers is exact in float64, so a float64 Gram matrix is as good as a float32 SVD; a
 // float32 one loses the small singular values just where the regulariser matters, at collapse (ALGORITHM.md).
@@ -43,7 +43,7 @@ void gram_panels(const Rows<scalar_t>& rows, const Panels<double>& g, double* ro
   norms_and_mean(rows, row_norms, mean, row);
   g.clear_padding();
   const int64_t p_row = leading_dimension<double>(n);
-  if (b < d) {
+  if (!is_tall(b, d, rows.center)) {
     double* p = space.packed.reserve(d * p_row);
     pack_columns(rows, row_norms, mean, p, p_row, row);
     return add_products(p, p, p_row, d, g, false, pool);

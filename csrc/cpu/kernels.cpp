@@ -97,6 +97,7 @@ void embeddings(const Input& input, double* e, double* row_norms, Workspace& wor
     double* row = space.row.reserve(rows.d);
     norms_and_mean(rows, row_norms, mean, row);
     pack_rows(rows, 0, rows.b, row_norms, mean, e, rows.d, row);
+    if (rows.center) center_again(e, rows.b, rows.d, mean);
   });
 }
 
@@ -124,8 +125,8 @@ int64_t workspace_bytes(const Workspace& workspace) {
   const SpectralWorkspace& s = space.spectral;
   const BackwardWorkspace& back = space.backward;
   return bytes(space.gram.packed, space.gram.mean, space.gram.row, s.g, s.reflectors, s.tridiagonal, s.vectors, s.poles,
-               s.w, s.panels, s.float_w, s.float_panels, back.mean, back.row, back.w64, back.e64, back.block64,
-               back.w32, back.e32, back.block32);
+               s.w, s.panels, s.float_w, s.float_panels, back.mean, back.row, back.weight_mean, back.w64, back.e64,
+               back.block64, back.w32, back.e32, back.block32);
 }
 
 Workspace* new_workspace() { return reinterpret_cast<Workspace*>(new Spaces); }

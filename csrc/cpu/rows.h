@@ -106,6 +106,17 @@ void pack_rows(const Rows<scalar_t>& rows, int64_t begin, int64_t end, const dou
   }
 }
 
+// e [b, d] less the mean that rounding has left it: at collapse onto one direction the rounding of the mean is large
+// beside E, and an SVD would find it as a singular value of its own.
+inline void center_again(double* e, int64_t b, int64_t d, double* mean) {
+  std::memset(mean, 0, size_t(d) * sizeof(double));
+  for (int64_t i = 0; i < b; ++i)
+    for (int64_t j = 0; j < d; ++j) mean[j] += e[i * d + j];
+  for (int64_t j = 0; j < d; ++j) mean[j] /= double(b);
+  for (int64_t i = 0; i < b; ++i)
+    for (int64_t j = 0; j < d; ++j) e[i * d + j] -= mean[j];
+}
+
 // dx = (g - (g.e) e) / |x|                                   (ALGORITHM.md, "through normalisation")
 // e: the normalised row [d].  g: the same row of dl/dE.  dx: one row in the input's type, contiguous.
 template <typename T, typename scalar_t>

@@ -1,4 +1,5 @@
-// Stage `backward`: dX from the polar factor P = E W (b >= d) or W E (b < d), with the row projection in one kernel.
+// Stage `backward`: dX from the polar factor P = E W (tall) or W E (wide: is_tall), with the row projection in one
+// kernel.
 #pragma once
 #include "rows.cuh"
 
@@ -38,7 +39,7 @@ SVMAX_KERNEL(kBackwardThreads, 2)
 backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> dx) {
   constexpr int kRows = kBlockRows<kBlockColumns>, kStride = kLeftStride<kBlockColumns>, kEach = 4;
   const int b = int(rows.b), d = int(rows.d), n = b < d ? b : d, thread = int(threadIdx.x);
-  const bool tall = b >= d;
+  const bool tall = is_tall(b, d, rows.center);
   const int64_t matrix = blockIdx.y;
   SharedMemory memory;
   // The block's rows of E (tall) or W as columns, rows of W (tall) or E; both in float32 too, for where that will do.

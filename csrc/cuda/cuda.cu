@@ -102,7 +102,7 @@ Tensor backward_cuda(const Tensor grad_, const Tensor x_, const Tensor weight_, 
   const Tensor weight = torch::stable::contiguous(weight_), row_norms = torch::stable::contiguous(row_norms_);
   if (!fits_backward(device, in)) return backward_by_products(grad_, x, weight, row_norms, normalize, center);
   const Tensor dx = empty(in.batch.with({in.b, in.d}), in.dtype, x);
-  launch_backward(device, in, walkable(grad_, 0), x, weight, row_norms, dx);
+  launch_backward(device, in, walkable(grad_, 0), x, without_null_direction(weight, in), row_norms, dx);
   return dx;
 }
 

@@ -38,6 +38,10 @@ inline Embeddings embeddings(const Tensor& x_, bool normalize, bool center,
   return {normalized, e, aten::reshape(norms, aten::Sizes{m, in.norms(), 1})};
 }
 
+inline Tensor less_mean_row(const Tensor& t) {
+  return aten::sub(t, aten::mul(aten::sum_over(t, {-2}), 1.0 / double(t.size(-2))));
+}
+
 // t as a new contiguous tensor of that shape and type: what an op returns.
 inline Tensor returned(const Tensor& t, const aten::Sizes& sizes, int32_t dtype) {
   Tensor result = empty(sizes, dtype, t);
@@ -47,6 +51,13 @@ inline Tensor returned(const Tensor& t, const aten::Sizes& sizes, int32_t dtype)
 
 inline Tensor returned_row_norms(const Embeddings& rows, const Matrices& in) {
   return returned(rows.row_norms, in.batch.with({in.norms()}), aoti_torch_dtype_float64());
+}
+
+// W [.., n, n], the mean of its rows taken off where E is centred and wide: along the null vector of ones, which EE'
+// then has, W is 1 / sqrt(shift), and would multiply what rounding has left of the sum of E's rows
+// (csrc/cpu/backward.h).
+inline Tensor without_null_direction(const Tensor& weight, const Matrices& in) {
+  return in.tall() || !in.first.center ? weight : less_mean_row(weight);
 }
 
 // Objective::value and Objective::slope for tensors of nuclear norms.

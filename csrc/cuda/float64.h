@@ -22,6 +22,12 @@ struct Finite {
   }
 };
 
+// E as an SVD wants it: at collapse onto one direction the rounding of the mean is large beside a centred E, and would
+// be found as a singular value of its own. So the mean of what is left is taken off too.
+inline Tensor for_svd(const Embeddings& rows, const Matrices& in) {
+  return in.first.center ? less_mean_row(rows.e) : rows.e;
+}
+
 // factor / s, or zero where s is rounding noise: the subgradient of smallest norm at rank deficiency. s [m, 1, n].
 inline Tensor over_singular_values(const Tensor& factor, const Tensor& s, const Matrices& in) {
   const double noise = double(std::max(in.b, in.d)) * std::numeric_limits<double>::epsilon();
@@ -39,7 +45,7 @@ struct Decomposition {
 
   Decomposition(const Tensor& e, const Matrices& in) {
     const auto [left, s, right] = aten::svd(e);
-    vectors = in.b >= in.d ? aten::transpose(right) : left;
+    vectors = in.tall() ? aten::transpose(right) : left;
     values = aten::reshape(s, aten::Sizes{in.batch.count, 1, in.n});
   }
 };
@@ -48,7 +54,7 @@ inline std::tuple<Tensor, Tensor, Tensor> objective_by_svd(const Tensor& x, cons
                                                            bool center, bool need_gradient) {
   const Matrices in("objective", x, normalize, center);
   const Embeddings rows = embeddings(x, normalize, center);
-  const Finite e(rows.e);
+  const Finite e(for_svd(rows, in));
   std::optional<Decomposition> svd;
   if (need_gradient) svd.emplace(e.matrices, in);
   const Tensor s = svd ? svd->values : aten::reshape(aten::svdvals(e.matrices), aten::Sizes{in.batch.count, 1, in.n});
@@ -67,14 +73,14 @@ inline std::tuple<Tensor, Tensor, Tensor> singular_values_by_svd(const Tensor& x
                                                                  bool need_gradient) {
   const Matrices in("singular_values", x, normalize, center);
   const Embeddings rows = embeddings(x, normalize, center);
-  const Finite e(rows.e);
+  const Finite e(for_svd(rows, in));
   const Tensor s = aten::reshape(aten::svdvals(e.matrices), aten::Sizes{in.batch.count, 1, in.n});
   const Tensor values = returned(aten::add(s, e.poison), in.batch.with({in.n}), in.result_dtype);
   const int64_t kept = need_gradient ? in.n : 0;
   Tensor gram = aten::zeros(rows.e, in.batch.with({kept, kept}));
   if (need_gradient && !in.is_double()) {  // for float64 the backward decomposes E again instead
     const Tensor t = aten::transpose(rows.e);
-    gram = aten::reshape(in.b >= in.d ? aten::matmul(t, rows.e) : aten::matmul(rows.e, t), in.batch.with({kept, kept}));
+    gram = aten::reshape(in.tall() ? aten::matmul(t, rows.e) : aten::matmul(rows.e, t), in.batch.with({kept, kept}));
   }
   return {values, gram, returned_row_norms(rows, in)};
 }
@@ -85,7 +91,7 @@ inline Tensor singular_values_backward(const Tensor& grad, const Tensor& x, cons
   const Matrices in("singular_values_backward", x, normalize, center);
   const Tensor g = aten::to_float64(aten::reshape(grad, aten::Sizes{in.batch.count, 1, in.n}));
   if (in.is_double()) {
-    const Finite e(embeddings(x, normalize, center, row_norms).e);
+    const Finite e(for_svd(embeddings(x, normalize, center, row_norms), in));
     const Decomposition svd(e.matrices, in);
     const Tensor factor = aten::add(over_singular_values(g, svd.values, in), e.poison);
     return backward_by_products(std::nullopt, x, weight_from_vectors(svd.vectors, factor), row_norms, normalize,

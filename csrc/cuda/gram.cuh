@@ -1,4 +1,4 @@
-// Stage `gram`: G = E'E (b >= d) or EE' (b < d) in float64, from X in its own type.
+// Stage `gram`: G = E'E (tall) or EE' (wide: is_tall) in float64, from X in its own type.
 //
 // One block a tile of the lower half of G and a part of the sum, so that one matrix keeps many multiprocessors busy;
 // the parts are added by whoever reads G, always in the same order.
@@ -70,7 +70,7 @@ gram_kernel(Rows<scalar_t> rows, GramOptions options) {
 
   int tile_row = 0, tile_column = int(blockIdx.x);
   while (tile_column > tile_row) tile_column -= ++tile_row;
-  const bool tall = rows.b >= rows.d, diagonal = tile_row == tile_column;
+  const bool tall = is_tall(rows.b, rows.d, rows.center), diagonal = tile_row == tile_column;
   const int64_t n = tall ? rows.d : rows.b, terms = tall ? rows.b : rows.d, matrix = blockIdx.z;
   const int64_t first_row = int64_t(tile_row) * kTile, first_column = int64_t(tile_column) * kTile;
   const Global<const scalar_t> x = rows.matrix(matrix);

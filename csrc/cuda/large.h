@@ -12,7 +12,7 @@ inline std::tuple<Tensor, Tensor, Tensor> objective_by_products(const Tensor& x,
                                                                 bool center, bool need_gradient) {
   const Matrices in("objective", x, normalize, center);
   const Embeddings rows = embeddings(x, normalize, center);
-  const bool tall = in.b >= in.d;
+  const bool tall = in.tall();
   const Tensor e = tall ? rows.e : aten::transpose(rows.e);
   const PolarFactor polar = polar_factor(e);
   const Tensor norm = aten::sum_of_matrices(aten::mul(e, polar.p));  // the inner product of E and P
@@ -51,8 +51,8 @@ inline Tensor backward_by_products(const std::optional<Tensor>& grad, const Tens
                                    const Tensor& row_norms, bool normalize, bool center) {
   const Matrices in("backward", x, normalize, center);
   const Embeddings rows = embeddings(x, normalize, center, row_norms);
-  const Tensor w = aten::reshape(weight, aten::Sizes{in.batch.count, in.n, in.n});
-  Tensor dx = in.b >= in.d ? aten::matmul(rows.e, w) : aten::matmul(w, rows.e);
+  const Tensor w = without_null_direction(aten::reshape(weight, aten::Sizes{in.batch.count, in.n, in.n}), in);
+  Tensor dx = in.tall() ? aten::matmul(rows.e, w) : aten::matmul(w, rows.e);
   std::optional<Tensor> factor;
   if (grad) factor = aten::to_float64(aten::reshape(*grad, aten::Sizes{in.batch.count, 1, 1}));
   if (normalize) {

@@ -1,5 +1,6 @@
 // Rows of the input, read in their own type and made float64: norm, mean, normalisation, centring.
 #pragma once
+#include "../input.h"
 #include "device.cuh"
 
 namespace svmax::cuda {

@@ -66,7 +66,7 @@ def gram(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
     x = x.detach().to(torch.float64)
     e = embedding(x, normalize, center)[1]
     norms = row_norms(x) if normalize else x.new_empty((*x.shape[:-2], 0))
-    return (e.mT @ e if x.shape[-2] >= x.shape[-1] else e @ e.mT), norms
+    return (e.mT @ e if is_tall(*x.shape[-2:], center) else e @ e.mT), norms
 
 
 def spectral(gram: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,9 @@ def spectral_of_rows(e: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor
 def backward(grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normalize: bool, center: bool) -> Tensor:
     """grad ``[...]``, weight = slope * G^(-1/2) ``[..., n, n]`` -> dx ``[..., b, d]`` in x's dtype."""
     rows, e = embedding(x.detach().to(torch.float64), normalize, center)
-    g = grad[..., None, None] * (e @ weight if x.shape[-2] >= x.shape[-1] else weight @ e)
+    b, d = x.shape[-2:]
+    weight = without_null_direction(weight, b, d, center)
+    g = grad[..., None, None] * (e @ weight if is_tall(b, d, center) else weight @ e)
     if normalize:  # dx = (g - (g.e) e) / |x|, of the rows before centring; zero for a zero row
         zero = row_norms[..., None] == 0
         g = (g - (g * rows).sum(-1, keepdim=True) * rows) / torch.where(zero, 1, row_norms[..., None])
@@ -111,6 +113,24 @@ def backward(grad: Tensor, x: Tensor, weight: Tensor, row_norms: Tensor, normali
 # ---- what several of them need
 
 
+def is_tall(b: int, d: int, center: bool) -> bool:
+    """Whether the smaller Gram matrix is E'E ``[d, d]``, not EE' ``[b, b]``.
+
+    The rows of a centred E add up to zero, so EE' has the null vector of ones, and the backward counts on knowing it:
+    for b = d, centred, EE' is taken.
+    """
+    return (b - 1 if center else b) >= d
+
+
+def without_null_direction(weight: Tensor, b: int, d: int, center: bool) -> Tensor:
+    """W ``[..., n, n]``, the mean of its rows taken off where E is centred and wide.
+
+    Along the null vector of ones, which EE' then has, W is 1 / sqrt(shift): it would multiply what rounding has left
+    of the sum of E's rows, 3e-3 of P at noise 1e-6.
+    """
+    return weight - weight.mean(-2, keepdim=True) if center and not is_tall(b, d, center) else weight
+
+
 def row_norms(x: Tensor) -> Tensor:
     """``[..., b, d]`` -> ``[..., b]``: L2 norms, the largest entry taken out of the squares."""
     largest = x.abs().amax(-1, keepdim=True)
@@ -119,9 +139,15 @@ def row_norms(x: Tensor) -> Tensor:
 
 
 def embedding(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
-    """The rows, normalised, and E, with their mean taken off."""
-    rows = normalized_rows(x) if normalize else x
-    return rows, (rows - rows.mean(-2, keepdim=True) if center else rows)
+    """The rows, normalised, and E, with their mean taken off.
+
+    Twice: at collapse onto one direction the rounding of the mean is large beside E, and an SVD would find it as a
+    singular value of its own.
+    """
+    rows = e = normalized_rows(x) if normalize else x
+    for _ in range(2 if center else 0):
+        e = e - e.mean(-2, keepdim=True)
+    return rows, e
 
 
 def finite(x: Tensor) -> tuple[Tensor, Tensor]:

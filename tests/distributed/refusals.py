@@ -102,6 +102,66 @@ def forward_mode_and_transforms(rank: int, world: int) -> None:
             )
 
 
+COMPILED = {  # transform -> what it makes of a function of x, for torch.compile
+    "grad": torch.func.grad,
+    "grad_and_value": torch.func.grad_and_value,
+    "vjp": lambda f: lambda x: torch.func.vjp(f, x)[1](x.new_ones(())),
+    "jvp": lambda f: lambda x: torch.func.jvp(f, (x,), (torch.ones_like(x),)),
+    "vmap": lambda f: lambda x: torch.func.vmap(f)(x[None]),
+    "jacrev": torch.func.jacrev,
+    "hessian": torch.func.hessian,
+    "grad of grad": lambda f: torch.func.grad(lambda x: torch.func.grad(f)(x).square().sum()),
+}
+
+
+def compiled_transforms(rank: int, world: int) -> None:
+    """Never a gradient of zero without a word: Dynamo once traced one."""
+    for dtype, center in ((torch.float32, False), (torch.float64, True)):
+        x = truth.random(5, 4, dtype=dtype, seed=rank)
+        for name in COMPILED if world == 1 else ("grad", "jvp", "vmap"):
+            torch._dynamo.reset()
+            f = COMPILED[name](lambda x, center=center: svmax_loss(x, center=center, group=dist.group.WORLD))
+            with pytest.raises(NotImplementedError, match=r"^svmax_loss: group= has a first derivative .* only"):
+                print(name, torch.compile(f, backend="eager")(x))
+
+
+def compiled_forward_mode_and_second_derivatives(rank: int, world: int) -> None:
+    def tangent(x: torch.Tensor) -> torch.Tensor:
+        with forward_ad.dual_level():
+            return svmax_loss(forward_ad.make_dual(x, torch.ones_like(x)), group=dist.group.WORLD)
+
+    def second(x: torch.Tensor) -> torch.Tensor:
+        (gradient,) = torch.autograd.grad(svmax_loss(x, group=dist.group.WORLD), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), x)[0]
+
+    for dtype in (torch.float32, torch.float64):
+        x = truth.random(5, 4, dtype=dtype, seed=rank)
+        torch._dynamo.reset()
+        with pytest.raises(NotImplementedError, match=r"^svmax_loss: group= has a first derivative .* only"):
+            torch.compile(tangent, backend="eager")(x)
+        with pytest.raises(RuntimeError, match=r"group= has a first derivative .* only|not .*support double backward"):
+            torch.compile(second, backend="aot_eager")(x.requires_grad_())
+
+
+def a_compiled_gradient_is_there(rank: int, world: int) -> None:
+    """By backward() through what is compiled, and by torch.autograd.grad inside of it."""
+    for dtype, center in ((torch.float32, False), (torch.float64, True)):
+        torch._dynamo.reset()
+
+        def loss(x: torch.Tensor, center: bool = center) -> torch.Tensor:
+            return svmax_loss(x, center=center, group=dist.group.WORLD)
+
+        def inside(x: torch.Tensor, loss=loss) -> torch.Tensor:
+            return torch.autograd.grad(loss(x), x)[0]
+
+        x = truth.random(5, 4, dtype=dtype, seed=rank).requires_grad_()
+        (expected,) = torch.autograd.grad(loss(x), x)
+        (actual,) = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(x), x)
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(torch.compile(inside, backend="aot_eager")(x), expected, rtol=1e-6, atol=1e-7)
+
+
 def a_module_with_a_group_is_not_copied(rank: int, world: int) -> None:
     """torch refuses it; the docstring says so."""
     for how in (copy.deepcopy, pickle.dumps):
@@ -119,5 +179,8 @@ CHECKS = [
     a_group_that_was_destroyed,
     a_second_derivative,
     forward_mode_and_transforms,
+    compiled_transforms,
+    compiled_forward_mode_and_second_derivatives,
+    a_compiled_gradient_is_there,
     a_module_with_a_group_is_not_copied,
 ]

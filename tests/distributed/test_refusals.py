@@ -89,6 +89,19 @@ def test_distributed_that_torch_was_built_without(monkeypatch):
         svmax_loss(torch.eye(4), group=object())
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        refusals.compiled_transforms,
+        refusals.compiled_forward_mode_and_second_derivatives,
+        refusals.a_compiled_gradient_is_there,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_one_process_is_refused_alike(group, check):
+    check(0, 1)
+
+
 def test_other_wrong_input_is_refused_as_without_a_group(group):
     for wrong in (torch.eye(4, dtype=torch.int64), torch.eye(4).to_sparse(), [[1.0]]):
         with pytest.raises(TypeError, match=r"^svmax_loss: embeddings must be"):

@@ -19,7 +19,7 @@ def objective_by_svd(
     """Value ``[...]`` and slope times W ``[..., n, n]`` (``[..., 0, 0]`` without) of float64 ``[..., b, d]``."""
     b, d = x.shape[-2:]
     e = reference.embedding(x, normalize, center)[1]
-    norm, w = reference.spectral_of_rows(e if b >= d else e.mT, need_gradient)
+    norm, w = reference.spectral_of_rows(e if reference.is_tall(b, d, center) else e.mT, need_gradient)
     slope, _ = derivatives.of_nuclear_norm(norm, objective, b, d, center)
     value = reference.from_nuclear_norm(norm, objective, b, d, center)
     return value.to(reference.result_dtype(x)), w * slope[..., None, None]
@@ -41,7 +41,7 @@ def singular_values_backward_by_decomposition(
     if x.dtype == torch.float64:
         e, poison = reference.finite(reference.embedding(x, normalize, center)[1])
         left, s, right = torch.linalg.svd(e, full_matrices=False)
-        vectors = right.mT if x.shape[-2] >= x.shape[-1] else left
+        vectors = right.mT if reference.is_tall(*x.shape[-2:], center) else left
         over = torch.where(s > reference.cutoff(e, s), grad / s, 0)
     else:
         gram, poison = reference.finite(gram)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from svmax_ops.backends.reference import result_dtype
+from svmax_ops.backends.reference import is_tall, result_dtype
 from svmax_ops.backends.triton import launch
 
 # The batch size often differs in an epoch's last step; the other sizes and the strides are worth a kernel of their own.
@@ -144,7 +144,7 @@ class Rows(NamedTuple):
 
     @property
     def tall(self) -> bool:
-        return self.x.shape[1] >= self.x.shape[2]
+        return is_tall(*self.sizes, self.center)
 
     @property
     def result_dtype(self) -> torch.dtype:
