@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 class LayerRows:
@@ -61,9 +62,12 @@ class LayerRows:
         try:
             if not isinstance(output, Tensor) or output.dim() != 2:
                 got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(f"must return embeddings [b, d], got {got}")
+                raise ValueError(f"it must return embeddings [b, d], got {got}")
+            if torch._C._functorch.is_batchedtensor(output):
+                raise ValueError("it must return embeddings [b, d], got a part of them, under torch.vmap")
             rows = self._trained if torch.is_grad_enabled() or _in_function() else self._untrained
-            rows.append(output.detach().clone())
+            with _disable_current_modes():  # selective checkpointing counts the operations of the forward pass
+                rows.append(output.detach().clone())
         except Exception as error:
             self._error = error
 

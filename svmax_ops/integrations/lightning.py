@@ -76,11 +76,11 @@ class SpectrumMonitor(Callback):
         self._step: int | None = None  # the step that is looked at; several batches with accumulate_grad_batches
         self._updates = 0  # trainer.global_step when it began
         self._uncompiled = False  # it runs without the compiled code that the training has
+        self._unheard = False  # a step had no call of the layer: compiled code may have hidden it
         self._reports = self._misses = 0  # in all; steps without one since the last
         self._warned: set[str] = set()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin()
         try:
             pl_module.get_submodule(self.layer)
         except AttributeError as error:
@@ -91,7 +91,12 @@ class SpectrumMonitor(Callback):
                 f"SpectrumMonitor: no layer {self.layer!r}; the module has: {', '.join(alike)}{more}."
             ) from error
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._unwatch()  # a search for the batch size trains several times, with exceptions that it catches
+        self._begin()
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._unwatch()  # where the last on_train_batch_start ended the epoch, before training_step was called
         # Lightning's own callbacks log under this number, too. global_step counts the steps of all optimizers.
         step = trainer.fit_loop.epoch_loop._batches_that_stepped
         if self._step not in (None, step):
@@ -111,9 +116,10 @@ class SpectrumMonitor(Callback):
             self._report(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._unwatch()  # on_train_batch_start ended the epoch before training_step was called
+        self._unwatch()
         if self._misses and not self._reports:
             self._warn_of_misses()
+        self._begin()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._unwatch()
@@ -137,8 +143,8 @@ class SpectrumMonitor(Callback):
             return training_step(*args, **kwargs)
         parts = compiled_parts(module)
         self._uncompiled = module._compiler_ctx is not None or any(hides(part, layer) for part in parts)
-        # No module is compiled: then a function may be. Others are: they stay so, but if the layer was not called.
-        eager = self._uncompiled or not parts or self._misses > 0
+        # No module is compiled: a function may be. Others are: they stay so, unless the layer was not heard then.
+        eager = self._uncompiled or not parts or self._unheard
         with self._rows.of(layer, eager=eager):
             return training_step(*args, **kwargs)
 
@@ -147,6 +153,7 @@ class SpectrumMonitor(Callback):
         step, self._step = self._step, None
         try:
             embeddings = self._rows.take()
+            self._unheard = self._unheard or embeddings is None
             if embeddings is None or len(embeddings) < 2:  # the spread of one embedding is not defined
                 self._misses += 1
                 if self._misses == TRIES:
@@ -181,7 +188,7 @@ class SpectrumMonitor(Callback):
     def _warn(self, kind: str, message: str) -> None:
         if kind not in self._warned:
             self._warned.add(kind)
-            rank_zero_warn(f"SpectrumMonitor: {message}.", category=UserWarning)
+            rank_zero_warn(f"SpectrumMonitor: {message.rstrip('.')}.", category=UserWarning)
 
 
 class _WatchedStep:
@@ -197,8 +204,9 @@ class _WatchedStep:
         self.over = False
         vars(module)["training_step"] = self
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # where the optimizer that calls it is compiled
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.over or torch.compiler.is_compiling():
+        if self.over:
             return self.training_step(*args, **kwargs)
         self.end()
         return self.watch(self.module, self.training_step, *args, **kwargs)
