@@ -46,10 +46,11 @@ def parse(config: type[Config], command: str, arguments: Sequence[str]) -> Confi
         raise UserError(f"unexpected argument {unknown[0]!r}." if flag is None else _unknown(flag, options))
     values = vars(given)
     for option in options:
-        if option.positional and option.kind is not tuple and option.name in values:
-            if len(values[option.name]) > 1:
-                raise UserError(f"one {option.metavar} is accepted, got {' '.join(map(str, values[option.name]))}.")
-            values[option.name] = values[option.name][0]
+        if option.positional and option.name in values:
+            found = values[option.name]
+            if option.kind is not tuple and len(found) > 1:
+                raise UserError(f"one {option.metavar} is accepted, got {' '.join(map(str, found))}.")
+            values[option.name] = tuple(found) if option.kind is tuple else found[0]
     return _filled(config, options, values, f"svmax {command} --help")
 
 
@@ -259,7 +260,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flag, _, what = message.removeprefix("argument ").partition(": ")
         if what == "expected one argument":
-            raise UserError(f"{flag} needs a value (with = between them where it begins with -).")
+            raise UserError(f"{flag} needs a value; one that begins with - is given by {flag}=VALUE.")
         if what.startswith("ignored explicit argument"):
             raise UserError(f"{flag} takes no value, got {what.removeprefix('ignored explicit argument ')}.")
         raise UserError(f"{message}.")

@@ -100,6 +100,8 @@ def _runs(study: dict[str, Any], out: Path) -> list[Any]:
     if empty:
         raise UserError(f": vary must have at least one value for {empty[0]}; got {vary[empty[0]]}.")
     runs: dict[str, Any] = {}
+    named: dict[str, str] = {}
+    """The runs' names by what they are."""
     for combination in itertools.product(*(_choices(str(option), values) for option, values in vary.items())):
         name = "-".join(choice.name for choice in combination) or "run"
         options = dict(fixed)
@@ -115,14 +117,12 @@ def _runs(study: dict[str, Any], out: Path) -> list[Any]:
             run.check()
         except UserError as error:
             raise UserError(f", run {name}: {error}") from error
-        for other, earlier in runs.items():
-            if dataclasses.replace(earlier.resolved(), out=run.out) == run.resolved():
-                raise UserError(f" has the same run twice, {other} and {name}; give each value once.")
+        same = named.setdefault(repr(dataclasses.replace(run.resolved(), out=Path())), name)
+        if len(named) == len(runs):
+            raise UserError(f" has the same run twice, as {same} and as {name}; give each value once.")
         if name in runs:
-            raise UserError(
-                f" has two runs whose folder would be {name}; give the values names, as in vary: {{root: {{left: {{root:"
-                " /a/x}, right: {root: /b/x}}}."
-            )
+            example = "vary: {root: {first: {root: /a/x}, second: {root: /b/x}}}"
+            raise UserError(f" has two runs whose folder would be {name}; give their values names, as in {example}.")
         runs[name] = run
     return list(runs.values())
 

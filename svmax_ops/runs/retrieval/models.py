@@ -147,9 +147,10 @@ def _timm_network(config: RetrievalConfig) -> nn.Module:
     try:
         import timm
     except ModuleNotFoundError as error:
+        near = did_you_mean(name, _torchvision_names(), 3, 0.5)
         raise UserError(
-            f"--network {name} is neither small nor one of torchvision's{did_you_mean(name, _torchvision_names(), 3, 0.5)};"
-            " for timm's: pip install 'svmax-ops[timm]'."
+            f"--network {name} is neither small nor one of torchvision's{near}; for timm's: pip install"
+            " 'svmax-ops[timm]'."
         ) from error
     names = [*timm.list_models(), *timm.list_pretrained()]
     if name not in names:
