@@ -44,12 +44,13 @@ if TYPE_CHECKING or not _in_the_command():
     from svmax_ops.modules import SVMaxLoss
     from svmax_ops.spectrum import Spectrum, spectrum
 
+if not TYPE_CHECKING:  # to which it would say that any name is there
 
-def __getattr__(name: str) -> Any:
-    """All public names, in the command, when the first of them is wanted."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for module in ("backends", "functional", "modules", "spectrum"):
-        found = vars(importlib.import_module(f"svmax_ops.{module}"))
-        globals().update({public: found[public] for public in __all__ if public in found})
-    return globals()[name]
+    def __getattr__(name: str) -> Any:
+        """All public names, in the command, when the first of them is wanted."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for module in ("backends", "functional", "modules", "spectrum"):
+            found = vars(importlib.import_module(f"svmax_ops.{module}"))
+            globals().update({public: found[public] for public in __all__ if public in found})
+        return globals()[name]

@@ -281,8 +281,11 @@ class _Help(argparse.HelpFormatter):
 
 
 def _docs(config: type) -> dict[str, str]:
-    """The string below each field, as the class's source has it."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    """The string below each field, as the class's source has it; none where only bytecode is installed."""
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    except OSError:
+        return {}
     assert isinstance(tree, ast.ClassDef)
     return {
         field.target.id: doc.value.value

@@ -68,6 +68,14 @@ def test_help_has_every_field_whole_with_its_default_and_fits_the_terminal(svmax
     assert "None" not in text
 
 
+def test_help_without_sources_lists_the_options_all_the_same(svmax, capfd, monkeypatch):
+    def missing(config: type) -> str:
+        raise OSError("could not get source code")
+
+    monkeypatch.setattr("inspect.getsource", missing)
+    assert "--batch-size N (default: 512)" in " ".join(help_of(svmax, capfd, "gan").split())
+
+
 def test_help_says_where_in_the_paper_a_default_is_from(svmax, capfd):
     assert help_of(svmax, capfd, "retrieval").lower().count("paper") >= 12
 
