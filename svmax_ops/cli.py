@@ -2,99 +2,84 @@
 
 from __future__ import annotations
 
-import platform
+import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import svmax_ops
+from svmax_ops.runs.command_line import did_you_mean, parse
 from svmax_ops.runs.errors import Stopped, UserError
 
 
-def _info(arguments: Sequence[str]) -> None:
-    if arguments:
-        raise UserError(f"info takes no arguments, got {' '.join(arguments)}.")
-    import torch
-
-    import svmax_ops
-    from svmax_ops.backends import cuda_library, native
-
-    rows = {
-        "svmax_ops": svmax_ops.__version__,
-        "Python": f"{platform.python_version()} on {platform.platform()}",
-        "torch": torch.__version__,
-        "CUDA of torch": f"{torch.version.cuda or 'none'}, {torch.cuda.device_count()} devices",
-        **{f"GPU {index}": cuda_library.gpu(index)[0] for index in range(torch.cuda.device_count())},
-        **native.describe(),
-        **{f"backend {name}": text for name, text in svmax_ops.available_backends().items()},
-    }
-    width = max(map(len, rows))
-    for name, text in rows.items():
-        print(f"{name:<{width}}  {text}")
+class Command(NamedTuple):
+    summary: str
+    config: str
+    """Place of its configuration, a dataclass with ``check()``, which is quick to import: --help needs it."""
+    run: str
+    """Place of the function that is called with a configuration, imported when that has been checked."""
 
 
-def _retrieval(arguments: Sequence[str]) -> None:
-    from svmax_ops.runs.command_line import parse
-    from svmax_ops.runs.retrieval.config import RetrievalConfig
-
-    config = parse(RetrievalConfig, "retrieval", arguments)
-    config.check()
-
-    from svmax_ops.runs.retrieval.run import run
-
-    run(config)
-
-
-def _gan(arguments: Sequence[str]) -> None:
-    from svmax_ops.runs.command_line import parse
-    from svmax_ops.runs.gan.config import GanConfig
-    from svmax_ops.runs.gan.run import run
-
-    run(parse(GanConfig, "gan", arguments))
-
-
-def _embed2d(arguments: Sequence[str]) -> None:
-    from svmax_ops.runs.command_line import parse
-    from svmax_ops.runs.embed2d.config import Embed2dConfig
-    from svmax_ops.runs.embed2d.run import run
-
-    run(parse(Embed2dConfig, "embed2d", arguments))
-
-
-def _sweep(arguments: Sequence[str]) -> None:
-    from svmax_ops.runs.command_line import parse
-    from svmax_ops.runs.sweep import SweepConfig, sweep
-
-    sweep(parse(SweepConfig, "sweep", arguments))
-
-
-def _report(arguments: Sequence[str]) -> None:
-    from svmax_ops.runs.command_line import parse
-    from svmax_ops.runs.report import ReportConfig, report
-
-    report(parse(ReportConfig, "report", arguments))
-
-
-COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
-    "retrieval": ("train an embedding network with or without SVMax and evaluate it", _retrieval),
-    "gan": ("train a GAN on a ring of eight Gaussians, the rows of the paper's figure 3", _gan),
-    "embed2d": ("embed small pictures onto the unit circle, the rows of the paper's figure 4", _embed2d),
-    "sweep": ("run every combination of a study (a YAML file), then the report", _sweep),
-    "report": ("tables and pictures of finished runs", _report),
-    "info": ("versions, native libraries and backends: what to paste into a bug report", _info),
+COMMANDS = {
+    "retrieval": Command(
+        "train an embedding network with or without SVMax and evaluate it",
+        "svmax_ops.runs.retrieval.config:RetrievalConfig",
+        "svmax_ops.runs.retrieval.run:run",
+    ),
+    "gan": Command(
+        "train a GAN on a ring of eight Gaussians, the rows of the paper's figure 3",
+        "svmax_ops.runs.gan.config:GanConfig",
+        "svmax_ops.runs.gan.run:run",
+    ),
+    "embed2d": Command(
+        "embed small pictures onto the unit circle, the rows of the paper's figure 4",
+        "svmax_ops.runs.embed2d.config:Embed2dConfig",
+        "svmax_ops.runs.embed2d.run:run",
+    ),
+    "sweep": Command(
+        "run every combination of a study (a YAML file), then the report",
+        "svmax_ops.runs.sweep:SweepConfig",
+        "svmax_ops.runs.sweep:sweep",
+    ),
+    "report": Command(
+        "tables and pictures of finished runs",
+        "svmax_ops.runs.report:ReportConfig",
+        "svmax_ops.runs.report:report",
+    ),
+    "info": Command(
+        "versions, native libraries and backends: what to paste into a bug report",
+        "svmax_ops.runs.info:InfoConfig",
+        "svmax_ops.runs.info:info",
+    ),
 }
+_OPTIONS = ("--help", "--version")
+_HELP = f"""\
+usage: svmax COMMAND [options]
+
+commands:
+{"".join(f"  {name:<10} {command.summary}{chr(10)}" for name, command in COMMANDS.items())}
+options:
+  -h, --help     show this help and exit
+  -V, --version  show the version and exit
+
+"svmax COMMAND --help" lists the options of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after an error of the user's, 130 or 143 after a signal."""
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if command in ("-h", "--help"):
-        print("usage: svmax COMMAND [--help]\n")
-        for name, (summary, _) in COMMANDS.items():
-            print(f"  {name:<10} {summary}")
+        print(_HELP)
+        return 0
+    if command in ("-V", "--version"):
+        print(f"svmax_ops {svmax_ops.__version__}")
         return 0
     if command not in COMMANDS:
-        return _refuse("svmax", f"unknown command {command!r}; accepted: {', '.join(COMMANDS)}.")
+        kind, known = ("option", _OPTIONS) if command.startswith("-") else ("command", COMMANDS)
+        remedy = did_you_mean(command, known) or f"; accepted: {', '.join(known)}"
+        return _refuse("svmax", f"unknown {kind} {command!r}{remedy}.")
     try:
-        COMMANDS[command][1](rest)
+        _run(command, rest)
     except UserError as error:
         return _refuse(f"svmax {command}", str(error))
     except Stopped as stopped:
@@ -109,6 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         package = error.name.partition(".")[0]
         return _refuse(f"svmax {command}", f"needs {package}, which is not installed: pip install 'svmax-ops[runs]'")
     return 0
+
+
+def _run(command: str, arguments: Sequence[str]) -> None:
+    config = parse(pkgutil.resolve_name(COMMANDS[command].config), command, arguments)
+    config.check()
+    pkgutil.resolve_name(COMMANDS[command].run)(config)
 
 
 def _refuse(who: str, sentence: str) -> int:

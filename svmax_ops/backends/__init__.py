@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from svmax_ops.backend_names import NAMES, VARIABLE, asked_by_environment
 from svmax_ops.backends import cuda_library, native, reference, triton_library
 
 
@@ -31,16 +31,13 @@ class Backend(Protocol):
     ) -> Tensor: ...
 
 
-NAMES = ("auto", "cpu", "cuda", "triton", "reference")
-
-
 def _known(name: str, said_by: str) -> str:
     if name not in NAMES:
         raise ValueError(f"{said_by}: unknown backend {name!r}; accepted: {', '.join(NAMES)}.")
     return name
 
 
-_DEFAULT = _known(os.environ.get("SVMAX_BACKEND", "auto"), "SVMAX_BACKEND")
+_DEFAULT = asked_by_environment() or "auto"  # an unknown name is refused by the first call, not by the import
 _requested: ContextVar[str] = ContextVar("svmax_backend", default=_DEFAULT)
 # The choice made last in any thread: what torch.compile reads, and recompiles for. It cannot trace a ContextVar before
 # torch 2.14, and would keep a threading.local's first value for good.
@@ -55,7 +52,8 @@ class use_backend(ContextDecorator):  # noqa: N801 - used like a function, as to
 
     Args:
         name: "auto" (the fastest that is available for the tensor's device), "cpu", "cuda", "triton" or
-            "reference" (torch.linalg in float64). The environment variable ``SVMAX_BACKEND`` sets the default.
+            "reference" (torch.linalg in float64). The environment variable ``SVMAX_BACKEND``, read when the package is
+            imported, sets the default; the first call refuses an unknown name in it.
     Raises:
         ValueError: an unknown name. A known backend that is not available raises RuntimeError when a function
             is called; it is never silently replaced.
@@ -111,6 +109,7 @@ def choose(function: str, x: Tensor) -> Backend:
         return _fastest(x, device)
     if name == "reference":
         return reference
+    _known(name, f"{function}: {VARIABLE}")
     reason = _missing_on(x) if name == device == "cuda" else _missing(name, device)
     if reason is not None:
         raise RuntimeError(f"{function}: backend {name!r} is not available: {reason}.")

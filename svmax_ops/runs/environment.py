@@ -8,15 +8,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 import svmax_ops
+from svmax_ops.backend_names import VARIABLE, asked_by_environment
 from svmax_ops.runs.errors import UserError
 
 
 def environment() -> dict[str, Any]:
     """``versions``, ``commit`` (None outside a git checkout) and ``machine``, as kept in config.json."""
+    import numpy as np  # here and below: a refusal of arguments does not wait for torch
+    import torch
+
     versions = {
         "svmax_ops": svmax_ops.__version__,
         "python": platform.python_version(),
@@ -27,6 +28,8 @@ def environment() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
+    import torch
+
     return {"cpu": _cpu_name(), "cores": usable_cores(), "threads": torch.get_num_threads()}
 
 
@@ -38,7 +41,8 @@ def check_backend(backend: str) -> None:
     """
     state = "ok" if backend == "auto" else svmax_ops.available_backends()[backend]
     if state != "ok":
-        raise UserError(f"--backend {backend} is not available: {state}.")
+        asked = f"{VARIABLE}={backend}" if asked_by_environment() == backend else f"--backend {backend}"
+        raise UserError(f"{asked} is not available: {state}.")
 
 
 def usable_cores() -> int:

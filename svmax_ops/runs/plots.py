@@ -60,6 +60,11 @@ def figure(width: float, height: float) -> Figure:
     return Figure((width, height), layout="constrained")
 
 
+def plain(text: str) -> str:
+    """``text`` as matplotlib shows it unchanged: between two of its dollar signs would be mathematics."""
+    return text.replace("$", r"\$")
+
+
 def save(figure: Figure, *paths: Path, few_colours: bool = False) -> None:
     """Write the figure whole or not at all, as .png or .svg by the path's suffix; equal figures give equal files.
 

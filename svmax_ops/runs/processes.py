@@ -13,16 +13,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from svmax_ops.runs.command_line import as_arguments, require
+from svmax_ops.runs.command_line import as_arguments
 from svmax_ops.runs.environment import usable_cores
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import CONFIG, is_finished
 from svmax_ops.runs.signals import Signals
-
-
-def check_workers(workers: int) -> None:
-    """Refuse what is no number of processes, before anything is read or written."""
-    require(workers >= 1, "workers", workers, "at least 1")
 
 
 def run_all(what: str, command: str, runs: Sequence[Any], workers: int, again: str) -> None:
@@ -76,7 +71,7 @@ class _Process:
         resumed = dataclasses.replace(config, resume=(config.out / CONFIG).exists())
         print(f"[{self.name}] svmax {command} {shlex.join(as_arguments(resumed))}", flush=True)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "svmax_ops.cli", command, *as_arguments(resumed)],
+            [sys.executable, "-m", "svmax_ops", command, *as_arguments(resumed)],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -6,13 +6,8 @@ import dataclasses
 import importlib
 import os
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.folders import read_run, run_folders
-from svmax_ops.runs.harness import writing
 
 REPORTS = ("retrieval", "gan", "embed2d")
 """The commands whose runs are reported, each by svmax_ops.runs.COMMAND.report."""
@@ -28,10 +23,13 @@ class ReportConfig:
     the epochs, figure 1.
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: tuple[Path, ...] = dataclasses.field(metadata={"positional": "RUN"})
     """Run folders, or folders of run folders."""
     out: Path | None = None
-    """Folder of the report. None: the folder given, or what the run folders have in common."""
+    """Folder of the report. Default: the folder given, or what the run folders have in common."""
+
+    def check(self) -> None:
+        """Nothing can be wrong before the folders are read."""
 
 
 def report(config: ReportConfig) -> None:
@@ -40,8 +38,9 @@ def report(config: ReportConfig) -> None:
     Raises:
         UserError: no runs, runs of several commands, or a run folder that cannot be read.
     """
-    if not config.runs:
-        raise UserError("report needs at least one run folder, or a folder of them.")
+    from svmax_ops.runs.folders import read_run, run_folders  # here: they want torch, --help does not
+    from svmax_ops.runs.harness import writing
+
     folders = run_folders(config.runs)
     commands = {read_run(folder).command: folder for folder in folders}
     if len(commands) > 1 or not commands.keys() <= set(REPORTS):

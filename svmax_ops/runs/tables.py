@@ -38,7 +38,11 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    """A table that also reads well as plain text; columns marked ``right`` are of numbers."""
+    """A table that also reads well as plain text; columns marked ``right`` are of numbers.
+
+    A cell may hold any text: what would end it, as a path of the user's may, is escaped.
+    """
+    header, cells = list(map(_escaped, header)), [list(map(_escaped, line)) for line in cells]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     rule = ["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)]
     lines = []
@@ -46,3 +50,7 @@ def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]], right:
         padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
         lines.append("| " + " | ".join(padded) + " |\n")
     return "".join(lines)
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", r"\|")

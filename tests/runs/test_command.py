@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shlex
@@ -25,23 +24,12 @@ from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data import DATASETS
 from svmax_ops.runs.retrieval.losses import LOSSES
 
-SVMAX = [sys.executable, "-m", "svmax_ops.cli"]
+SVMAX = [sys.executable, "-m", "svmax_ops"]
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as many as in this process
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-
-
-def test_help_lists_every_field_with_its_default_and_source():
-    result = subprocess.run([*SVMAX, "retrieval", "--help"], capture_output=True, text=True)
-    assert result.returncode == 0
-    text = " ".join(result.stdout.replace("│", " ").split())
-    for field in dataclasses.fields(RetrievalConfig):
-        flag = ("--no-" if field.default is True else "--") + field.name.replace("_", "-")
-        assert flag in text
-        assert f"(default: {field.default})" in text.split(flag + " ", 1)[1]
-    assert text.lower().count("paper") >= 12
 
 
 def test_choices_are_what_the_registries_hold():
@@ -66,7 +54,7 @@ def test_command_line_and_configuration_are_each_others_inverse(line: str):
 
 
 def test_info_needs_the_package_alone():
-    blocked = "tyro", "yaml", "matplotlib", "tqdm", "sklearn", "tensorboard", "pytorch_metric_learning", "PIL"
+    blocked = "yaml", "matplotlib", "tqdm", "sklearn", "tensorboard", "pytorch_metric_learning", "PIL"
     result = python(
         f"import sys; sys.modules.update(dict.fromkeys({blocked}));"
         "from svmax_ops.cli import main; sys.exit(main(['info']))"
@@ -80,7 +68,7 @@ def test_info_needs_the_package_alone():
     assert {name: rows[name].strip() for name in native.describe()} == native.describe()
 
 
-@pytest.mark.parametrize(("package", "command"), [("tyro", "retrieval"), ("sklearn", "retrieval"), ("yaml", "sweep")])
+@pytest.mark.parametrize(("package", "command"), [("sklearn", "retrieval"), ("yaml", "sweep")])
 def test_a_missing_extra_is_one_sentence(package: str, command: str):
     arguments = [command, "--out", "x", *(["study.yaml"] if command == "sweep" else [])]
     result = python(
@@ -106,7 +94,6 @@ def test_unknown_command_and_no_command(svmax):
         outcome = svmax(*arguments)
         assert outcome.code == 0
         assert all(f"  {name} " in outcome.out for name in ("retrieval", "gan", "embed2d", "sweep", "report", "info"))
-    assert svmax("info", "--all").err == "svmax info: info takes no arguments, got --all.\n"
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

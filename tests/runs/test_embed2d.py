@@ -386,7 +386,7 @@ def test_fashion_mnist_is_found_where_debian_has_it(svmax, tmp_path, monkeypatch
     [
         ("--rows vanila", "--rows must be some of vanilla,svmax,centred, each once; got vanila."),
         ("--seeds 4-0", "ranges of up to 10,000 of them, like 0-4 or 0,2,7; got 4-0."),
-        ("--dataset cifar", "invalid choice 'cifar' for argument '--dataset'"),
+        ("--dataset cifar", "--dataset must be digits, mnist or fashion-mnist; got 'cifar'."),
         (
             "--dataset mnist",
             "--dataset mnist needs --root, the folder of train-images-idx3-ubyte and three more files.",
@@ -407,7 +407,7 @@ def test_fashion_mnist_is_found_where_debian_has_it(svmax, tmp_path, monkeypatch
         ("--log-every 0", "--log-every must be at least 1; got 0."),
         ("--checkpoint-every 0", "--checkpoint-every must be at least 1; got 0."),
         ("--workers 0", "--workers must be at least 1; got 0."),
-        ("--backend cuda", "invalid choice 'cuda' for argument '--backend'"),
+        ("--backend cuda", "--backend must be auto, cpu or reference; got 'cuda'."),
     ],
 )
 def test_wrong_input_is_one_sentence_and_leaves_nothing(svmax, tmp_path, flags, message):

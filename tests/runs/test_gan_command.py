@@ -21,7 +21,7 @@ from svmax_ops.runs.folders import read_run
 from svmax_ops.runs.gan import figures
 from svmax_ops.runs.gan.config import GanConfig
 from svmax_ops.runs.gan.training import GanTraining
-from svmax_ops.runs.harness import EVENTS, read_metrics
+from svmax_ops.runs.harness import EVENTS, is_finished, read_metrics
 from tests.runs.states import equal, whole_and_cut
 
 _FLAGS = "--steps 6 --batch-size 16 --latent-dim 4 --evaluate-every 3 --log-every 2 --checkpoint-every 2"
@@ -51,6 +51,28 @@ def test_a_row_of_several_has_what_has_an_effect_on_it():
         of_row = whole.of_row(row)
         assert of_row == GanConfig(rows=row, seeds="0-2", logits=True, **settings)
         of_row.check()
+
+
+def test_a_run_on_the_environments_backend_is_resumed_without_the_environment(svmax, monkeypatch, tmp_path):
+    monkeypatch.setenv("SVMAX_BACKEND", "reference")
+    out, step = tmp_path / "run", GanTraining.step
+
+    def cut(self: GanTraining) -> None:
+        if self.done == 4:
+            raise MemoryError
+        step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GanTraining, "step", cut)
+        outcome = svmax("gan", "--rows", "svmax", *SMALL, "--out", out)
+    assert outcome.code == 2
+    assert json.loads((out / "config.json").read_text())["config"]["backend"] == "reference"
+    resume = shlex.split(outcome.err.partition("go on from the last checkpoint with: svmax ")[2])
+    monkeypatch.delenv("SVMAX_BACKEND")
+    refused = svmax(*(word for word in resume if word not in ("--backend", "reference")))
+    assert "was started with backend = 'reference', now it is 'auto';" in refused.err
+    assert svmax(*resume).code == 0
+    assert is_finished(out)
 
 
 @pytest.mark.parametrize("row", ["svmax", "unrolled-svmax"])
@@ -222,7 +244,7 @@ def test_a_report_of_several_runs_without_their_folders_is_refused(svmax, tmp_pa
         ),
         ("--seeds 0,0-2", "--seeds must name each seed once; got 0,0-2."),
         ("--seeds -1", "--seeds"),
-        ("--objective eq2", "invalid choice 'eq2' for argument '--objective'"),
+        ("--objective eq2", "--objective must be eq1, bounded or matched; got 'eq2'"),
         ("--matched-form absolute", "--matched-form absolute needs --objective matched; got eq1."),
         ("--rows vanilla --svmax-weight 0.01", "--svmax-weight 0.01 needs svmax or unrolled-svmax in --rows;"),
         (

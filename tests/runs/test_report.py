@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,23 @@ def test_report_names_what_was_varied_and_nothing_else(svmax, tmp_path):
         ("svmax", "0.1"), ("svmax", "0.01"), ("svmax-centred", "0.01"),
     ]  # fmt: skip
     assert (tmp_path / "picture.png").exists()
+
+
+@pytest.mark.parametrize("varied", [{}, {"lr": 0.01}], ids=["over iterations", "over lr"])
+def test_a_path_with_signs_of_markdown_and_mathematics_is_shown_as_it_is(svmax, tmp_path, varied):
+    roots = {"a": r"/data/a|b", "b": r"/data/$\frac$ of $x"}
+    for name, root in roots.items():
+        finished_run(tmp_path / name, 0.5, dataset="folder", **({} if name == "a" else varied))
+        record = json.loads((tmp_path / name / "config.json").read_text())
+        record["config"]["root"] = root
+        (tmp_path / name / "config.json").write_text(json.dumps(record))
+    outcome = svmax("report", tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert (tmp_path / "picture.png").exists()
+    tables = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in tables}) == 1
+    if not varied:
+        assert any(r"/data/a\|b" in line for line in tables)
 
 
 def test_report_refusals(svmax, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import is_finished, read_metrics
 from svmax_ops.runs.sweep import read_study
 
@@ -115,7 +116,7 @@ def test_a_signal_stops_every_run_and_the_same_command_goes_on(study, tmp_path):
     record["fixed"] |= {"iterations": 400, "checkpoint-every": 400, "evaluate-every": 400}
     study.write_text(json.dumps(record))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "svmax_ops.cli", "sweep", str(study), "--out", str(out), "--workers", "2"]
+    command = [sys.executable, "-m", "svmax_ops", "sweep", str(study), "--out", str(out), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not all((out / name / "checkpoint.pt").exists() for name in ("none", "svmax")):
@@ -149,7 +150,10 @@ def test_every_study_can_be_run(path):
         ("command: retrieval\nvary: {loss: npair}", "fixed must map options to values, vary options to lists"),
         ("command: retrieval\nfixed: {lr: fast}", "run run: "),
         ("command: retrieval\nvary: {lr: [0.1, 0]}", "run lr0: --lr must be a positive number; got 0.0."),
-        ("command: retrieval\nvary: {loss: [triple]}", "run triple: invalid choice 'triple' for argument '--loss'."),
+        (
+            "command: retrieval\nvary: {loss: [triple]}",
+            "run triple: --loss must be contrastive, triplet, npair or angular; got 'triple'; did you mean triplet.",
+        ),
     ],
 )
 def test_a_study_that_does_not_fit_starts_nothing(svmax, tmp_path, text, message):
@@ -160,6 +164,76 @@ def test_a_study_that_does_not_fit_starts_nothing(svmax, tmp_path, text, message
     assert outcome.err.startswith(f"svmax sweep: the study {tmp_path / 'study.yaml'}")
     assert outcome.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("vary: {seed: []}", ": vary must have at least one value for seed; got []."),
+        ("vary: {form: {}}", ": vary must have at least one value for form; got {}."),
+        ("fixed: {root: []}", ", run run: --root must be one value, a path; got []."),
+        ("fixed: {seed: [1, 2]}", ", run run: --seed must be one value, a whole number; got [1, 2]."),
+        ("fixed: {lr: {a: 1}}", ", run run: --lr must be one value, a number; got {'a': 1}."),
+        ("fixed: {weights: no}", ", run run: --weights must be a text; got false (YAML reads yes, no, on and off so,"),
+        ("fixed: {bounded: 1}", ", run run: --bounded must be true or false; got 1."),
+        ("fixed: {bath_size: 1}", ", run run: unknown option --bath-size; did you mean --batch-size."),
+        ("fixed: {2: 1}", ", run run: unknown option --2."),
+        ("fixed: {out: x}", ": out is not an option of a study;"),
+        ("vary: {form: {a: {resume: true}}}", ": resume is not an option of a study;"),
+        ("vary: {seed: [0, 1, 0]}", " has the same run twice, as seed0 and as seed0; give each value once."),
+        ("vary: {lr: [0.1, 1e-1]}", " has the same run twice, as lr0.1 and as 1e-1; give each value once."),
+        ("vary: {svmax_weight: [1, null]}", " has the same run twice, as svmax_weight1 and as svmax_weightNone;"),
+        (
+            "vary: {form: {a|b: {seed: 1}, a$b: {seed: 2}}}",
+            " has two runs whose folder would be a_b; give their values",
+        ),
+        ("fixed: [1]", ": fixed must map options to values, vary options to lists"),
+        ("fixed: {seed: 2024-13-45}", " cannot be read: month must be in 1..12."),
+    ],
+)
+def test_what_a_study_cannot_mean_is_one_sentence(svmax, tmp_path, text, message):
+    (tmp_path / "study.yaml").write_text(f"command: retrieval\n{text}")
+    outcome = svmax("sweep", tmp_path / "study.yaml", "--out", tmp_path / "out")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith(f"svmax sweep: the study {tmp_path / 'study.yaml'}{message}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_command_that_is_a_list_is_no_study(svmax, tmp_path):
+    (tmp_path / "study.yaml").write_text("command: [gan]")
+    assert NOT_A_STUDY in svmax("sweep", tmp_path / "study.yaml", "--out", tmp_path / "out").err
+
+
+def folders(study: str, tmp_path: Path) -> list[str]:
+    """Of the runs of a study, in the folder that is to have them; none of them leads out of it."""
+    (tmp_path / "study.yaml").write_text(study)
+    _, runs = read_study(tmp_path / "study.yaml", tmp_path / "out")
+    assert all(run.out.resolve().parent == tmp_path / "out" for run in runs)
+    return [run.out.name for run in runs]
+
+
+def test_a_flag_may_be_at_its_default(tmp_path):
+    study = "command: retrieval\nfixed: {bounded: true}\nvary: {center: [false, true]}"
+    assert folders(study, tmp_path) == ["centerFalse", "centerTrue"]
+    _, runs = read_study(tmp_path / "study.yaml", tmp_path)
+    assert [(run.bounded, run.center) for run in runs] == [(True, False), (True, True)]
+
+
+def test_a_value_with_a_path_names_a_folder_in_the_sweeps_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    values = "[/data/birds, ../birds, ~/cars, 'a $x$ | b', .., .hidden]"
+    study = f"command: retrieval\nfixed: {{dataset: folder}}\nvary: {{root: {values}}}"
+    assert folders(study, tmp_path) == ["data_birds", "birds", "cars", "a_x_b", "root", "hidden"]
+    _, runs = read_study(tmp_path / "study.yaml", tmp_path)
+    assert [str(run.root) for run in runs[:3]] == ["/data/birds", "../birds", str(tmp_path / "cars")]
+    with pytest.raises(UserError, match="has two runs whose folder would be data_birds; give their values names"):
+        folders(study.replace("../", "data/"), tmp_path)
+
+
+def test_names_may_be_numbers(tmp_path):
+    assert folders("command: gan\nvary: {seeds: {2: {seeds: 1}, 2.5: {seeds: 2}, yes: {seeds: 3}}}", tmp_path) == [
+        "2", "2.5", "True",
+    ]  # fmt: skip
 
 
 def test_missing_study_and_bad_workers(svmax, study, tmp_path):

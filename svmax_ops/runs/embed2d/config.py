@@ -7,15 +7,15 @@ import math
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from svmax_ops.runs.command_line import require
+from svmax_ops.backend_names import VARIABLE
+from svmax_ops.runs.command_line import check_workers, require
 from svmax_ops.runs.environment import check_backend
-from svmax_ops.runs.members import RowsAndSeeds, spelled
-from svmax_ops.runs.processes import check_workers
-from svmax_ops.runs.retrieval.losses import LOSSES
+from svmax_ops.runs.retrieval.config import LOSS_SETTINGS
+from svmax_ops.runs.rows_and_seeds import RowsAndSeeds, spelled
 
 ROWS = ("vanilla", "svmax", "centred")
 CLASSES = 10
-"""Of each data set."""
+"""The classes of each data set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,28 +32,29 @@ class Embed2dConfig(RowsAndSeeds):
     """Rows of the figure, between commas. vanilla: the contrastive loss with margin 1 alone (paper, figure 4, first
     row). svmax: plus eq. 4 (second row). centred, ours, not the paper's: the mean embedding is subtracted first."""
     seeds: str = "0"
-    """Of initial weights and batches; the same for all rows. Numbers and ranges, like 0-4 or 0,2,7."""
+    """Seeds of initial weights and batches; the same for all rows. Numbers and ranges, like 0-4 or 0,2,7."""
     dataset: Literal["digits", "mnist", "fashion-mnist"] = "digits"
     """mnist: the paper's. digits: scikit-learn's 1,797 digits of 8 x 8 pixels, split into 1,000 and 797, which need no
     download. Trained and tested on the same 10 classes; all pictures of the test split are evaluated."""
     root: Path | None = None
-    """Folder of the four IDX files (train-images-idx3-ubyte and so on, also with .gz); digits needs none. fashion-mnist
-    is found by itself where Debian's package dataset-fashion-mnist is installed."""
+    """Folder of the four IDX files (train-images-idx3-ubyte and so on, also with .gz). Default: none, which is enough
+    for digits, and for fashion-mnist where Debian's package dataset-fashion-mnist is installed."""
     images: int | None = None
-    """Pictures to train on, drawn from a fixed seed. None: all."""
+    """Pictures to train on, drawn from a fixed seed. Default: all."""
     batch_size: int = 32
     """b = p classes x 4 pictures. Not in the paper for these figures; its 144 (section 4) would take 36 classes."""
     epochs: int = 64
-    """Of b pictures for every b of the training split; evaluated before the first, after 1, 2, 4, ... and after the
-    last (paper, figure 4; its supplement goes up to 200)."""
+    """Passes of as many batches as the training split has pictures for; evaluated before the first, after 1, 2, 4, ...
+    and after the last (paper, figure 4; its supplement goes up to 200)."""
     lr: float = 0.01
     """Learning rate, constant. Not in the paper for these figures; the largest of section 4."""
     momentum: float = 0.0
-    """Of SGD. Not in the paper for these figures; 0.9 in section 4."""
+    """The momentum of SGD. Not in the paper for these figures; 0.9 in section 4."""
     svmax_weight: float = 1.0
-    """The paper's lambda, of the svmax and centred rows (section 4.1: 1 for the contrastive loss)."""
-    backend: Literal["auto", "cpu", "reference"] = "auto"
-    """What computes SVMax and the spectra; "svmax info" lists what is available. The network runs on the CPU."""
+    """The paper's lambda, for the svmax and centred rows (section 4.1: 1 for the contrastive loss)."""
+    backend: Literal["auto", "cpu", "reference"] = dataclasses.field(default="auto", metadata={"environment": VARIABLE})
+    """The kernels that compute SVMax and the spectra; "svmax info" lists which are available. The network runs on the
+    CPU."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 1000
@@ -61,8 +62,7 @@ class Embed2dConfig(RowsAndSeeds):
     workers: int = 1
     """Runs at a time, of several rows or seeds."""
     out: Path = Path("runs/embed2d")
-    """Folder of the run: new, or with --resume the one to go on with. Several rows or seeds have a folder each in
-    it."""
+    """The run's folder: new, or with --resume the one to go on with. Several rows or seeds get a folder each in it."""
     resume: bool = False
     """Go on, bit for bit, from the checkpoints in --out."""
 
@@ -82,7 +82,7 @@ class Embed2dConfig(RowsAndSeeds):
         require(0 < self.lr < math.inf, "lr", self.lr, "a positive number")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(0 <= self.svmax_weight < math.inf, "svmax_weight", self.svmax_weight, "zero or a positive number")
-        l = LOSSES["contrastive"].samples_per_class  # noqa: E741 - the paper's letter
+        l = LOSS_SETTINGS["contrastive"].samples_per_class  # noqa: E741 - the paper's letter
         most = CLASSES * l
         rule = f"a multiple of {l} from {2 * l} to {most}: p classes x {l} pictures, of {CLASSES} classes"
         fits = self.batch_size % l == 0 and 2 * l <= self.batch_size <= most

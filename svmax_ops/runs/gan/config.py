@@ -7,12 +7,11 @@ import math
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from svmax_ops.runs.command_line import require
+from svmax_ops.backend_names import VARIABLE
+from svmax_ops.runs.command_line import check_workers, require
 from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.gan.ring import mode_weights
-from svmax_ops.runs.members import RowsAndSeeds, spelled
-from svmax_ops.runs.processes import check_workers
+from svmax_ops.runs.rows_and_seeds import RowsAndSeeds, spelled
 
 
 class Row(NamedTuple):
@@ -32,6 +31,8 @@ _REGULARIZED = [name for name, row in ROWS.items() if row.regularized]
 _UNROLLED = [name for name, row in ROWS.items() if row.unrolled]
 WEIGHTS = {"eq1": 0.01, "bounded": 1.0, "matched": 1.0}
 """Lambda of each objective."""
+MODES = 8
+"""The Gaussians of the ring."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,23 +51,24 @@ class GanConfig(RowsAndSeeds):
     rows: str = ",".join(ROWS)
     """Rows of the figure, between commas: vanilla, svmax, unrolled, unrolled-svmax (paper, figure 3: these four)."""
     seeds: str = "0"
-    """Of initial weights, noise and real samples; the same for all rows. Numbers and ranges, like 0-4 or 0,2,7."""
+    """Seeds of initial weights, noise and real samples; the same for all rows. Numbers and ranges, like 0-4 or
+    0,2,7."""
     objective: Literal["eq1", "bounded", "matched"] = "eq1"
-    """Of the svmax rows. eq1: minus the mean singular value of the fake batch as it is (paper). bounded: eq. 4 on its
-    rows, each divided by its norm. matched, ours, not the paper's: by how much s_mu of the fake batch falls short of
-    that of the real one, both centred."""
+    """What the svmax rows add to the generator's loss. eq1: minus the mean singular value of the fake batch as it is
+    (paper). bounded: eq. 4 on its rows, each divided by its norm. matched, ours, not the paper's: by how much s_mu of
+    the fake batch falls short of that of the real one, both centred."""
     matched_form: Literal["hinge", "absolute"] = "hinge"
-    """matched: max(0, s_mu(real) - s_mu(fake)), or the absolute value of the difference."""
+    """With --objective matched: max(0, s_mu(real) - s_mu(fake)), or the absolute value of the difference."""
     svmax_weight: float | None = None
-    """The paper's lambda, of the svmax rows. None: eq1 0.01 (paper), bounded and matched 1."""
+    """The paper's lambda, for the svmax rows. Default: eq1 0.01 (paper), bounded and matched 1."""
     unrolled_steps: int = 5
-    """Of the unrolled rows: steps the discriminator takes ahead of the generator's (paper: 5)."""
+    """Steps that the discriminator takes ahead of the generator's in the unrolled rows (paper: 5)."""
     unrolled_gradient: bool = False
-    """Of the unrolled rows: the generator's gradient also goes through the discriminator's steps ahead (Metz et al.,
+    """In the unrolled rows the generator's gradient also goes through the discriminator's steps ahead (Metz et al.,
     2017). Without, as in the public implementation, they count as constants, and the optimizer's averages of them are
     kept."""
     generator_activation: Literal["tanh", "relu"] = "tanh"
-    """Of the two hidden layers (public implementation: tanh)."""
+    """The activation of the two hidden layers (public implementation: tanh)."""
     logits: bool = False
     """Binary cross-entropy of logits. Without: of a sigmoid's value, its logarithm cut off at -100, so that a sure
     discriminator leaves the generator no gradient (public implementation)."""
@@ -74,17 +76,21 @@ class GanConfig(RowsAndSeeds):
     """uniform (paper, figure 3: equal), random (drawn anew for each seed), or eight numbers between commas in
     proportion to which the Gaussians are drawn from."""
     steps: int = 25_000
-    """Of the generator (paper, figure 3: 25,000), each after one of the discriminator."""
+    """Steps of the generator (paper, figure 3: 25,000), each after one of the discriminator."""
     batch_size: int = 512
     """Real samples, and fake ones, a step (public implementation: 512)."""
     latent_dim: int = 256
-    """Of the noise (public implementation: 256)."""
+    """Dimensions of the noise (public implementation: 256)."""
     lr: float = 0.025
-    """Of Adam (beta 0.5, 0.999), for both networks (paper: 0.025, its one change to the public implementation)."""
-    backend: Literal["auto", "cpu", "cuda", "triton", "reference"] = "auto"
-    """What computes SVMax; "svmax info" lists what is available."""
+    """Learning rate of Adam (beta 0.5, 0.999), for both networks (paper: 0.025, its one change to the public
+    implementation)."""
+    backend: Literal["auto", "cpu", "cuda", "triton", "reference"] = dataclasses.field(
+        default="auto", metadata={"environment": VARIABLE}
+    )
+    """The kernels that compute SVMax; "svmax info" lists which are available."""
     evaluate_every: int | None = None
-    """Steps between pictures; the first and the last step have one too. None: a fifth of the steps (paper: 5,000)."""
+    """Steps between pictures; the first and the last step have one too. Default: a fifth of the steps (paper:
+    5,000)."""
     log_every: int = 100
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 1000
@@ -92,7 +98,7 @@ class GanConfig(RowsAndSeeds):
     workers: int = 1
     """Runs at a time, of several rows or seeds."""
     out: Path = Path("runs/gan")
-    """Folder of the run: new, or with --resume the one to go on with. Several rows or seeds get a folder each in it."""
+    """The run's folder: new, or with --resume the one to go on with. Several rows or seeds get a folder each in it."""
     resume: bool = False
     """Go on, bit for bit, from the checkpoints in --out."""
 
@@ -109,7 +115,7 @@ class GanConfig(RowsAndSeeds):
             UserError: with the flag, what was given and what is accepted.
         """
         values = self.resolved()
-        mode_weights(self.mode_weights, 0)
+        fixed_mode_weights(self.mode_weights)
         counts = ("steps", "evaluate_every", "log_every", "checkpoint_every", "unrolled_steps", "latent_dim")
         for name in counts:
             require(getattr(values, name) >= 1, name, getattr(values, name), "at least 1")
@@ -123,3 +129,23 @@ class GanConfig(RowsAndSeeds):
         self.check_row_settings()
         check_workers(self.workers)
         check_backend(self.backend)
+
+
+def fixed_mode_weights(text: str) -> list[float] | None:
+    """The eight numbers, as they are, in proportion to which the modes are drawn from; None for "random".
+
+    Raises:
+        UserError: ``text`` is neither "uniform" nor "random" nor eight numbers between commas.
+    """
+    if text == "random":
+        return None
+    try:
+        weights = [1.0] * MODES if text == "uniform" else [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != MODES or not all(weight >= 0 for weight in weights) or not 0 < sum(weights) < math.inf:
+        raise UserError(
+            f"--mode-weights must be uniform, random or {MODES} numbers between commas, none negative and not all zero;"
+            f" got {text}."
+        )
+    return weights

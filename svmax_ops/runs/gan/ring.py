@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 import svmax_ops
-from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.gan.config import MODES, fixed_mode_weights
 
-MODES = 8
 RADIUS = 2.0
 STD = 0.02
 NEAR, WIDE = 0.2, 0.5
@@ -31,20 +30,11 @@ def mode_weights(text: str, seed: int) -> Tensor:
     Raises:
         UserError: it is none of these.
     """
-    if text == "uniform":
-        return torch.full((MODES,), 1 / MODES, dtype=torch.float64)
-    if text == "random":
+    fixed = fixed_mode_weights(text)
+    if fixed is None:
         weights = torch.rand(MODES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        return weights / weights.sum()
-    try:
-        weights = torch.tensor([float(part) for part in text.split(",")], dtype=torch.float64)
-    except ValueError:
-        weights = torch.empty(0)
-    if len(weights) != MODES or not (weights >= 0).all() or not 0 < weights.sum().item() < math.inf:
-        raise UserError(
-            f"--mode-weights must be uniform, random or {MODES} numbers between commas, none negative and not all zero;"
-            f" got {text}."
-        )
+    else:
+        weights = torch.tensor(fixed, dtype=torch.float64)
     return weights / weights.sum()
 
 

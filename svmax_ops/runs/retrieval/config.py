@@ -7,12 +7,10 @@ import math
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
-
+from svmax_ops.backend_names import VARIABLE
 from svmax_ops.runs.command_line import require
 from svmax_ops.runs.environment import check_backend
 from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.retrieval.losses import LOSSES
 
 
 class Defaults(NamedTuple):
@@ -38,6 +36,22 @@ DEFAULTS = {
 """The data sets; all but the stand-ins for them have the paper's settings (section 4)."""
 
 
+class LossSettings(NamedTuple):
+    samples_per_class: int
+    """l: pictures of a class in a batch."""
+    svmax_weight: float
+    """The paper's lambda for this loss."""
+
+
+LOSS_SETTINGS = {
+    "contrastive": LossSettings(4, 1.0),
+    "triplet": LossSettings(6, 0.1),
+    "npair": LossSettings(2, 1.0),
+    "angular": LossSettings(2, 2.0),
+}
+"""Paper, section 4.1."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RetrievalConfig:
     """Train an embedding network with a ranking loss, without or with SVMax, and evaluate it on unseen classes.
@@ -52,56 +66,59 @@ class RetrievalConfig:
     --root is a folder of .ttf and .otf files, class = typeface, 60 pictures of two letters each; neither is the
     paper's. Where the data set names no split, half of the classes train and half test."""
     root: Path | None = None
-    """The data set's folder as it was unpacked (folder: or the CSV file); strokes needs none. For fonts on Debian: apt
-    install fonts-aenigma, /usr/share/fonts/truetype/aenigma."""
+    """The data set's folder as it was unpacked (folder: or the CSV file). Default: none, which is enough for strokes.
+    For fonts on Debian: apt install fonts-aenigma, /usr/share/fonts/truetype/aenigma."""
     check_counts: bool = True
-    """Compare the numbers of classes and images with the published ones. --no-check-counts for a part of a data set."""
+    """Compare the numbers of classes and images with the published ones; --no-check-counts: take a part of a data
+    set."""
     jitter: Literal["mild", "medium", "strong"] = "medium"
     """strokes and fonts: how much two pictures of a class differ by rotation, scale, shear and shift. Not in the
     paper."""
     network: str | None = None
     """googlenet, resnet50 or mobilenet_v2 (paper, sections 4.1 and 4.3), any other of torchvision's or timm's (extra
-    timm), or small: four convolutions. None: googlenet; for strokes and fonts small."""
+    timm), or small: four convolutions. Default: googlenet; for strokes and fonts small."""
     weights: str | None = None
     """imagenet: pretrained (paper, section 4), torchvision's IMAGENET1K_V1. none: random. Otherwise a file of a
-    state_dict, or a run's best.pt. None: imagenet; for strokes and fonts none."""
+    state_dict, or a run's best.pt. Default: imagenet; for strokes and fonts none."""
     loss: Literal["contrastive", "triplet", "npair", "angular"] = "contrastive"
     """Ranking loss: contrastive (paper, eq. 6, margin 1), triplet (paper, eq. 5 on the hardest positive and negative,
     margin 0.2), npair, angular (45 degrees) (paper, section 4.1)."""
     npair_l2: float | None = None
-    """None: N-pair on the unit circle, as the paper runs it. A number: on raw activations, plus that times their mean
-    squared norm, as Sohn (2016) proposed it."""
+    """N-pair on raw activations, plus this number times their mean squared norm, as Sohn (2016) proposed it. Default:
+    N-pair on the unit circle, as the paper runs it."""
     regularizer: Literal["none", "svmax", "spread-out"] = "svmax"
     """none: the paper's vanilla. svmax: eq. 4. spread-out: Zhang et al. (2017), the paper's other baseline."""
     svmax_weight: float | None = None
-    """The paper's lambda. None is the paper's value for the loss: contrastive 1, triplet 0.1, npair 1, angular 2
+    """The paper's lambda. Default: the paper's value for the loss, contrastive 1, triplet 0.1, npair 1, angular 2
     (section 4.1)."""
     spread_out_weight: float = 1.0
-    """alpha of the spread-out regularizer (paper, section 4.1: 1)."""
+    """The alpha of the spread-out regularizer (paper, section 4.1: 1)."""
     bounded: bool = True
-    """True: eq. 4, as in all of the paper's retrieval runs. --no-bounded makes it False: eq. 1."""
+    """SVMax by eq. 4, as in all of the paper's retrieval runs; --no-bounded: by eq. 1."""
     center: bool = False
     """Subtract the mean embedding before SVMax. Not in the paper."""
     lr: float | None = None
     """Learning rate, constant for half of the iterations, then linear to 1e-7 (paper, section 4: 0.01, 0.001 or
-    0.0001). None: 0.01; for strokes and fonts 0.1, which is as large for a network trained from scratch."""
+    0.0001). Default: 0.01; for strokes and fonts 0.1, which is as large for a network trained from scratch."""
     momentum: float = 0.9
-    """Of SGD (paper, section 4: 0.9)."""
+    """The momentum of SGD (paper, section 4: 0.9)."""
     iterations: int | None = None
-    """K, the number of batches trained on. None: 5000, sop 20000 (paper, section 4); strokes and fonts 600."""
+    """K, the number of batches trained on. Default: 5000, sop 20000 (paper, section 4); strokes and fonts 600."""
     batch_size: int = 144
     """b = p classes x l pictures (paper, section 4: 144; its figure 5 also 72 and 288), of all processes together. l is
     4 for contrastive, 6 for triplet, 2 for npair and angular."""
     dim: int | None = None
-    """d, the dimensions of an embedding. None: 128 (paper, section 4; its figure 5 also 64 and 256); strokes and fonts
-    64."""
+    """d, the dimensions of an embedding. Default: 128 (paper, section 4; its figure 5 also 64 and 256); strokes and
+    fonts 64."""
     seed: int = 0
-    """Of the network's initial weights, of the batches, and of the crops and flips. The pictures of strokes and fonts
-    and the split into classes have their own, fixed one."""
-    backend: Literal["auto", "cpu", "cuda", "triton", "reference"] = "auto"
-    """What computes SVMax and the spectra; "svmax info" lists what is available."""
+    """The seed of the network's initial weights, of the batches, and of the crops and flips. The pictures of strokes
+    and fonts and the split into classes have their own, fixed one."""
+    backend: Literal["auto", "cpu", "cuda", "triton", "reference"] = dataclasses.field(
+        default="auto", metadata={"environment": VARIABLE}
+    )
+    """The kernels that compute SVMax and the spectra; "svmax info" lists which are available."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """What the network runs on. auto: the GPU where there is one."""
+    """The device that the network runs on. auto: the GPU where there is one."""
     autocast: Literal["none", "bfloat16", "float16"] = "none"
     """Half precision for the network; the losses stay in float32. float16 scales its gradients. Not in the paper."""
     channels_last: bool = False
@@ -110,20 +127,20 @@ class RetrievalConfig:
     """Processes that read and decode images, each process of torchrun its own; 0 to read in the training process.
     strokes and fonts lie in memory and need none."""
     evaluate_every: int | None = None
-    """Iterations between evaluations on the test classes; the last iteration is always evaluated. None: 500, sop 2000;
-    strokes and fonts 100."""
+    """Iterations between evaluations on the test classes; the last iteration is always evaluated. Default: 500, sop
+    2000; strokes and fonts 100."""
     log_every: int = 10
     """Iterations between lines of metrics.jsonl."""
     checkpoint_every: int = 100
     """Iterations between checkpoints."""
     out: Path = Path("runs/retrieval")
-    """Folder of the run: new, or with --resume the one to go on with."""
+    """The run's folder: new, or with --resume the one to go on with."""
     resume: bool = False
     """Go on, bit for bit, from the checkpoint in --out."""
 
     def resolved(self) -> RetrievalConfig:
         """With every None that stands for a value replaced by it."""
-        stands_for = {**DEFAULTS[self.dataset]._asdict(), "svmax_weight": LOSSES[self.loss].svmax_weight}
+        stands_for = {**DEFAULTS[self.dataset]._asdict(), "svmax_weight": LOSS_SETTINGS[self.loss].svmax_weight}
         missing = {name: value for name, value in stands_for.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
@@ -150,11 +167,14 @@ class RetrievalConfig:
         require(values.dim >= 2, "dim", values.dim, "at least 2: with one direction there is nothing to spread over")
         require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2^32)")
         require(self.workers >= 0, "workers", self.workers, "zero or a positive number")
-        l = LOSSES[self.loss].samples_per_class  # noqa: E741 - the paper's letter
+        l = LOSS_SETTINGS[self.loss].samples_per_class  # noqa: E741 - the paper's letter
         fits = self.batch_size % l == 0 and self.batch_size >= 2 * l
         rule = f"a multiple of {l} and at least {2 * l}: {self.loss} takes p classes x {l} pictures, p >= 2"
         require(fits, "batch_size", self.batch_size, rule)
         require(self.dataset != "strokes" or self.root is None, "root", self.root, "left out: strokes reads no files")
         check_backend(self.backend)
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"--device cuda is not available: torch {torch.__version__} sees no GPU here.")
+        if self.device == "cuda":
+            import torch  # here: the other refusals do not wait for it
+
+            if not torch.cuda.is_available():
+                raise UserError(f"--device cuda is not available: torch {torch.__version__} sees no GPU here.")

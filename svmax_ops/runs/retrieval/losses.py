@@ -7,7 +7,7 @@ the unnormalised N-pair, and labels ``[b]`` in groups of l equal ones, as sample
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pytorch_metric_learning.distances import DotProductSimilarity
@@ -15,8 +15,7 @@ from pytorch_metric_learning.losses import AngularLoss, NPairsLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:  # the configuration takes its defaults from LOSSES
-    from svmax_ops.runs.retrieval.config import RetrievalConfig
+from svmax_ops.runs.retrieval.config import LOSS_SETTINGS, RetrievalConfig
 
 CONTRASTIVE_MARGIN = 1.0  # paper, section 4.1
 TRIPLET_MARGIN = 0.2  # paper, section 4.1
@@ -71,11 +70,14 @@ class RankingLoss(NamedTuple):
 
 
 LOSSES = {
-    "contrastive": RankingLoss(4, 1.0, contrastive_loss),
-    "triplet": RankingLoss(6, 0.1, triplet_loss),
-    # Equal to the formulas of Sohn (2016) and Wang et al. (2017): tests/runs/test_losses.py.
-    "npair": RankingLoss(2, 1.0, NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False))),
-    "angular": RankingLoss(2, 2.0, AngularLoss(alpha=ANGULAR_DEGREES)),
+    name: RankingLoss(*LOSS_SETTINGS[name], formula)
+    for name, formula in {
+        "contrastive": contrastive_loss,
+        "triplet": triplet_loss,
+        # Equal to the formulas of Sohn (2016) and Wang et al. (2017): tests/runs/test_losses.py.
+        "npair": NPairsLoss(distance=DotProductSimilarity(normalize_embeddings=False)),
+        "angular": AngularLoss(alpha=ANGULAR_DEGREES),
+    }.items()
 }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from svmax_ops.runs.command_line import did_you_mean
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data.images import MEAN, SD
@@ -148,13 +147,14 @@ def _timm_network(config: RetrievalConfig) -> nn.Module:
     try:
         import timm
     except ModuleNotFoundError as error:
+        near = did_you_mean(name, _torchvision_names(), 3, 0.5)
         raise UserError(
-            f"--network {name} is neither small nor one of torchvision's{_did_you_mean(name, _torchvision_names())};"
-            " for timm's: pip install 'svmax-ops[timm]'."
+            f"--network {name} is neither small nor one of torchvision's{near}; for timm's: pip install"
+            " 'svmax-ops[timm]'."
         ) from error
     names = [*timm.list_models(), *timm.list_pretrained()]
     if name not in names:
-        near = _did_you_mean(name, ["small", *_torchvision_names(), *names])
+        near = did_you_mean(name, ["small", *_torchvision_names(), *names], 3, 0.5)
         raise UserError(f"--network {name} is neither small nor one of torchvision's or timm's{near}.")
     if config.weights == "imagenet":
         if not timm.models.is_model_pretrained(name):
@@ -169,11 +169,6 @@ def _timm_network(config: RetrievalConfig) -> nn.Module:
     classifiers = features.pretrained_cfg.get("classifier") or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
     return load_weights(network, config, ("embedding.", *(f"features.{c}." for c in classifiers)), within="features.")
-
-
-def _did_you_mean(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, dict.fromkeys(names), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}" if near else ""
 
 
 def _three_channels(network: nn.Module, inputs: tuple[Tensor]) -> Tensor:

@@ -41,7 +41,7 @@ def draw(groups: Sequence[Group], path: Path) -> None:
             values = np.mean([run.network[-1]["singular_values"] for run in group.runs], axis=0)
             singular_value_curve(spectrum, values.tolist(), **{**style, "marker": ""})
         reference_lines(recall, members[0].runs[0].lines, named=column == len(columns) - 1)
-        recall.set(title=title, xlabel="iteration")
+        recall.set(title=plots.plain(title), xlabel="iteration")
         spread.set(ylim=(0, 1), xlabel="iteration")
         finish_singular_values(spectrum)
         last = max(run.network[-1]["step"] for group in members for run in group.runs)

@@ -41,7 +41,7 @@ def draw_over(groups: Sequence[Group], fields: tuple[str, ...], path: Path) -> N
         members = [group for group in groups if section_title(group.label, fields) == section]
         name, scale = _MEASURES[measure]
         _limit(line[0], measure, members)
-        line[0].set_ylabel(f"{section}\n{name}" if section else name)
+        line[0].set_ylabel(f"{plots.plain(section)}\n{name}" if section else name)
         for axes, loss in zip(line, losses, strict=True):
             here = [group for group in members if group.label["loss"] == loss]
             for regularizer in dict.fromkeys(group.label["regularizer"] for group in here):
