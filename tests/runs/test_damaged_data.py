@@ -164,7 +164,7 @@ def test_too_few_classes_are_refused(tmp_path):
         (
             ["path,species", "a.jpg,1"],
             ": its first line, 'path,species', has no column for the class (class, label, class_name, label_name,"
-            " class_id, label_id, category, target); rename one, separated by comma, ; or tab.",
+            " class_id, label_id, category, target); rename one (between commas, semicolons or tabs).",
         ),
         (["path,class"], "names no images."),
         (["path,class", "a.jpg,1", "b.jpg"], ", line 3: path 'b.jpg', class '' is not a path, a class."),

@@ -252,7 +252,7 @@ def test_a_list_of_images_that_is_not_understood_is_not_passed_over(tmp_path, li
     path = listed(tmp_path, lines) / "list.csv"
     text = refusal(tmp_path)
     assert text.startswith(f"{path}: its first line, {said}")
-    assert text.endswith("; rename one, separated by comma, ; or tab, or move the file elsewhere.")
+    assert text.endswith("; rename one (between commas, semicolons or tabs), or move the file elsewhere.")
     text = refusal(path)
     assert text.startswith(f"{path}: its first line, {said}")
 

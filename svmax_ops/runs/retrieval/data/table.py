@@ -141,7 +141,8 @@ def _not_understood(path: Path, header: _Header) -> str:
     lacking = " and ".join(
         f"the {column} ({', '.join(COLUMNS[column])})" for column in ("path", "class") if column not in header.columns
     )
-    return f"{path}: its first line, {line!r}, has no column for {lacking}; rename one, separated by comma, ; or tab"
+    rest = "rename one (between commas, semicolons or tabs)"
+    return f"{path}: its first line, {line!r}, has no column for {lacking}; {rest}"
 
 
 def _text(path: Path) -> str:
