@@ -153,7 +153,8 @@ def test_too_few_classes_are_refused(tmp_path):
     trees.imagefolder(tmp_path, ["a", "b", "c"])
     assert refusal("folder", tmp_path) == (
         f"{tmp_path} has 1 class with 2 images to train on, 2 classes with 4 images to test on; at least 2 classes of"
-        " each are needed."
+        " each are needed (a folder for each class, split by class at random; classes to train on: c; to test on: a,"
+        " b)."
     )
 
 
@@ -161,14 +162,15 @@ def test_too_few_classes_are_refused(tmp_path):
     ("rows", "message"),
     [
         (
-            ["path,label", "a.jpg,1"],
-            "is no CSV file with the columns path, class and, if wanted, split in its first line.",
+            ["path,species", "a.jpg,1"],
+            ": its first line, 'path,species', has no column for the class (class, label, class_name, label_name,"
+            " class_id, label_id, category, target); rename one (between commas, semicolons or tabs).",
         ),
         (["path,class"], "names no images."),
         (["path,class", "a.jpg,1", "b.jpg"], ", line 3: path 'b.jpg', class '' is not a path, a class."),
         (
-            ["path,class,split", "a.jpg,1,val"],
-            ", line 2: path 'a.jpg', class '1', split 'val' is not a path, a class and train or test.",
+            ["path,class,split", "a.jpg,1,1"],
+            ", line 2: path 'a.jpg', class '1', split '1' is not a path, a class and train, test or val.",
         ),
         (["path,class", *(f"{i}.jpg,{i % 4}" for i in range(8))], "0.jpg is missing, the first of 8 of 8 images."),
     ],

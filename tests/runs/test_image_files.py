@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.data.images import ImageFiles
@@ -111,12 +111,15 @@ def test_number_of_workers_changes_nothing(pictures):
         assert first.equal(second)
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "CMYK", "RGBA", "1", "I;16"])
-def test_pictures_of_every_kind_are_made_rgb(tmp_path, mode):
-    path = tmp_path / ("picture.tif" if mode == "CMYK" else "picture.png")
-    image = Image.fromarray(np.arange(48 * 60, dtype=np.uint16).reshape(48, 60)) if mode == "I;16" else None
-    (image or Image.effect_noise((60, 48), 80).convert("RGB").convert(mode)).save(path)
-    assert ImageFiles(tmp_path, [path.name], [0]).batch(torch.tensor([0])).shape == (1, 3, 224, 224)
+def test_a_picture_of_16_bits_with_an_orientation_is_one_and_the_same_to_the_network_and_to_people(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 256).round().astype(np.uint16), (256, 1))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(ramp).save(tmp_path / "a.png", exif=exif)
+    pictures = ImageFiles(tmp_path, ["a.png"], [0])
+    upright = np.arange(16, 240)[:, None, None].repeat(224, 1).repeat(3, 2)  # the stored columns are its rows
+    np.testing.assert_allclose(raw(pictures.batch(torch.tensor([0])))[0], upright, atol=1)
+    np.testing.assert_allclose(pictures.shown(0).astype(int), upright, atol=1)
 
 
 def damaged(path: Path, how: str) -> str:

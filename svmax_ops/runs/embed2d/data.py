@@ -14,6 +14,7 @@ from torch import Tensor
 from svmax_ops.runs.embed2d.config import CLASSES, Embed2dConfig
 from svmax_ops.runs.embed2d.idx import read_idx
 from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.same_data import identity
 
 CLASS_NAMES = {
     "digits": tuple("0123456789"),
@@ -42,6 +43,12 @@ class Images(NamedTuple):
     def batch(self, indices: Tensor) -> Tensor:
         """float32 ``[k, 1, height, width]`` in [0, 1], of the pictures ``indices``, int64 ``[k]``."""
         return self.pixels[indices, None].float() / self.white
+
+
+def identity_of(train: Images, test: Images) -> dict[str, str]:
+    """See ``svmax_ops.runs.same_data``: of the pixels and the labels."""
+    content = f"{len(train.labels):,} pictures to train on, {len(test.labels):,} to test on"
+    return identity(content, (part.numpy() for images in (train, test) for part in (images.pixels, images.labels)))
 
 
 def load(config: Embed2dConfig) -> tuple[Images, Images]:

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from svmax_ops import spectrum, svmax_loss
 from svmax_ops.runs.embed2d.config import Embed2dConfig, panel_epochs
-from svmax_ops.runs.embed2d.data import Images
+from svmax_ops.runs.embed2d.data import Images, identity_of
 from svmax_ops.runs.embed2d.measures import measure
 from svmax_ops.runs.embed2d.network import tiny_network
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.losses import LOSSES
 from svmax_ops.runs.retrieval.samplers import ClassBatches
+from svmax_ops.runs.same_data import KEPT
 
 _CHUNK = 500  # pictures embedded at a time
 
@@ -32,6 +33,7 @@ class Embed2dTraining:
 
     def __init__(self, config: Embed2dConfig, train: Images, test: Images) -> None:
         self.config, self.train, self.test = config, train, test
+        self.identity = identity_of(train, test)
         self.names = {"row": config.row, "seed": config.seed}
         torch.manual_seed(config.seed)  # the initial weights
         self.network = tiny_network(*train.pixels.shape[1:])
@@ -111,6 +113,7 @@ class Embed2dTraining:
             "batches": self.batches.state_dict(),
             "panels": self.panels,
             "test_labels": self.test.labels,
+            KEPT: self.identity,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -62,9 +62,10 @@ class RetrievalConfig:
 
     dataset: Literal["strokes", "fonts", "cub200", "cars196", "sop", "folder"] = "strokes"
     """cub200, cars196, sop: CUB-200-2011, CARS196 and Stanford Online Products, the paper's. folder: a folder for each
-    class, or a CSV file (path,class,split). strokes: 200 invented characters x 40 drawings, made from a seed. fonts:
-    --root is a folder of .ttf and .otf files, class = typeface, 60 pictures of two letters each; neither is the
-    paper's. Where the data set names no split, half of the classes train and half test."""
+    class, train/ and test/ (or val/) with such folders, or a CSV file (path,class,split). strokes: 200 invented
+    characters x 40 drawings, made from a seed. fonts: --root is a folder of .ttf and .otf files, class = typeface, 60
+    pictures of two letters each; neither is the paper's. Where the data set names no split, half of the classes train
+    and half test."""
     root: Path | None = None
     """The data set's folder as it was unpacked (folder: or the CSV file). Default: none, which is enough for strokes.
     For fonts on Debian: apt install fonts-aenigma, /usr/share/fonts/truetype/aenigma."""

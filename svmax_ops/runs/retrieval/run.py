@@ -27,6 +27,7 @@ from svmax_ops.runs.retrieval.embedding import embed
 from svmax_ops.runs.retrieval.evaluation import chance_recalls, evaluate, raw_pixels
 from svmax_ops.runs.retrieval.parallel import Ranks
 from svmax_ops.runs.retrieval.training import Training
+from svmax_ops.runs.same_data import KEPT, require_same_data
 from svmax_ops.runs.signals import Signals
 
 BEST = "best.pt"
@@ -177,7 +178,8 @@ class _Run:
     def _save(self, finished: bool = False) -> None:
         state = self.training.state_dict()  # of all processes
         if self.folder:
-            self.folder.save(self.training.done, {**state, "collapse": self.collapse.state, "finished": finished})
+            ours = {"collapse": self.collapse.state, KEPT: self.data.identity, "finished": finished}
+            self.folder.save(self.training.done, {**state, **ours})
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -213,6 +215,8 @@ def _prepared(config: RetrievalConfig, ranks: Ranks) -> tuple[RetrievalData, Tra
         if config.resume and (config.out / CHECKPOINT).exists():
             config = dataclasses.replace(config, weights="none")  # the checkpoint has them, the file may be gone
         data = DATASETS[config.dataset](config)
+        if config.resume and ranks.is_first:
+            require_same_data(config.out, config, data.identity)
         training = Training(config, data.train, ranks)
     except UserError as error:
         failure = str(error)

@@ -9,8 +9,9 @@ from scipy.io import loadmat
 
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.config import RetrievalConfig
+from svmax_ops.runs.retrieval.data.class_folders import LeftOut, read_class_folders
 from svmax_ops.runs.retrieval.data.layouts import LAYOUTS, content, locate
-from svmax_ops.runs.retrieval.data.listing import Count, Half, checked, image_folder, numbered, split
+from svmax_ops.runs.retrieval.data.listing import Count, Half, checked, numbered, split
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData
 
 PUBLISHED = Count(98, 8054), Count(98, 8131)
@@ -26,6 +27,7 @@ def cars196(config: RetrievalConfig) -> RetrievalData:
     devkit; ``train/`` and ``test/`` with a folder for each class.
     """
     root = locate(config)
+    left_out = LeftOut()
     if (root / "car_ims").is_dir():
         halves = _by_number(*_listed(root, "cars_annos", "relative_im_path", ""))
     elif (root / "cars_train").is_dir() or (root / "cars_test").is_dir():
@@ -33,11 +35,12 @@ def cars196(config: RetrievalConfig) -> RetrievalData:
         test_names, test_classes = _listed(root, "cars_test_annos_withlabels", "fname", _images(root, "cars_test"))
         halves = _by_number(train_names + test_names, train_classes + test_classes)
     elif (root / "train").is_dir() and (root / "test").is_dir():
-        halves = _by_make(root)
+        halves = _by_make(root, left_out)
     else:
         looked_for = "looked for car_ims/, for cars_train/ and cars_test/, and for train/ and test/"
         raise UserError(f"{root} has no images of CARS196: {looked_for}; found {content(root)}.")
-    return checked(LAYOUTS["cars196"].title, root, *halves, PUBLISHED if config.check_counts else None)
+    published = PUBLISHED if config.check_counts else None
+    return checked(LAYOUTS["cars196"].title, root, *halves, published, notes=left_out.lines())
 
 
 def _by_number(names: list[str], classes: list[int]) -> tuple[Half, Half]:
@@ -75,8 +78,8 @@ def _annotations(path: Path) -> np.ndarray:
         raise UserError(f"{path} is not a whole MATLAB file of annotations ({reason}).") from error
 
 
-def _by_make(root: Path) -> tuple[Half, Half]:
+def _by_make(root: Path, left_out: LeftOut) -> tuple[Half, Half]:
     """The folders have the names of the classes, which number them in alphabetical order of the makes."""
-    halves = [image_folder(root, folder) for folder in ("train", "test")]
+    halves = [read_class_folders(root, folder, left_out) for folder in ("train", "test")]
     names, classes = ([*train, *test] for train, test in zip(*halves, strict=True))
     return split(names, numbered(classes), [name.upper() < _FIRST_TESTING_LETTER for name in classes])

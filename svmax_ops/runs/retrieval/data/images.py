@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 
-from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.retrieval.data.decoding import read_rgb
 
 SIZE = 224  # pixels a side, of what the network sees
 MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, as torchvision's weights ask
@@ -22,11 +20,6 @@ _RESIZE = v2.Resize((256, 256))  # whatever the file's proportions
 _TRAIN = v2.Compose([_RESIZE, v2.RandomCrop(SIZE), v2.RandomHorizontalFlip(), v2.PILToTensor()])
 _TEST = v2.Compose([_RESIZE, v2.CenterCrop(SIZE), v2.PILToTensor()])
 _NORMALIZE = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, SD)])
-# What Pillow raises for a damaged file, by its format.
-_UNREADABLE = (
-    *(OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError),
-    *(struct.error, KeyError, TypeError, IndexError),
-)
 
 
 class ImageFiles:
@@ -53,25 +46,17 @@ class ImageFiles:
         """Resized to 256 x 256 pixels and cropped to 224 x 224: with ``draws`` anywhere, and flipped every other time;
         without, at the centre."""
         if draws is None:
-            pictures = [_TEST(self._open(index)) for index in indices.tolist()]
+            pictures = [_TEST(read_rgb(self.path(index))) for index in indices.tolist()]
         else:
             pictures = []
             with torch.random.fork_rng(devices=[]):
                 for index, draw in zip(indices.tolist(), draws.tolist(), strict=True):
                     torch.default_generator.manual_seed(draw)  # torch.manual_seed would reset the GPU's too
-                    pictures.append(_TRAIN(self._open(index)))
+                    pictures.append(_TRAIN(read_rgb(self.path(index))))
         return _NORMALIZE(torch.stack(pictures))
 
     def shown(self, index: int) -> np.ndarray:
-        return _TEST(self._open(index)).permute(1, 2, 0).numpy()
+        return _TEST(read_rgb(self.path(index))).permute(1, 2, 0).numpy()
 
-    def _open(self, index: int) -> Image.Image:
-        path = self.path(index)
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except UnidentifiedImageError as error:
-            raise UserError(f"{path} is not an image that Pillow can read.") from error
-        except _UNREADABLE as error:
-            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-            raise UserError(f"{path} cannot be read: {reason}.") from error
+    def known_by(self) -> np.ndarray:
+        return self.names

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.config import RetrievalConfig
+from svmax_ops.runs.retrieval.data.class_folders import first_of, subfolders
 
 
 class Layout(NamedTuple):
@@ -21,7 +22,6 @@ LAYOUTS = {
     "cars196": Layout("CARS196", ("cars_annos*.mat", "car_ims", "cars_train", "cars_train_annos*.mat", "train/* 2012")),
     "sop": Layout("Stanford Online Products", ("Ebay_train.txt", "Ebay_test.txt")),
 }
-_SHOWN = 5  # names of a wrong folder's content
 
 
 def locate(config: RetrievalConfig) -> Path:
@@ -60,15 +60,13 @@ def content(folder: Path) -> str:
         names = sorted(os.listdir(folder))
     except PermissionError:
         return "nothing that may be read"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "nothing"
+    return first_of(names) or "nothing"
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def _below(folder: Path) -> list[Path]:
     try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
-    except PermissionError:
+        return [folder / name for name in subfolders(folder)]
+    except UserError:  # it may not be read; the data set is elsewhere
         return []
 
 
@@ -78,5 +76,5 @@ def _find(root: Path, marks: tuple[str, ...], depth: int = 2) -> Path | None:
         for folder in level:
             if any(next(folder.glob(mark), None) for mark in marks):
                 return folder
-        level = [below for folder in level for below in _subfolders(folder)]
+        level = [below for folder in level for below in _below(folder)]
     return None

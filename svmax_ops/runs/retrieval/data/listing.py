@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torchvision.datasets import ImageFolder
-
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.data.images import ImageFiles
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData
@@ -76,18 +74,6 @@ def _damaged(path: Path, number: int, line: str, expected: str) -> UserError:
     return UserError(f"{path}, line {number}: {shown!r} is not {expected}.")
 
 
-def image_folder(root: Path, below: str = "") -> tuple[list[str], list[str]]:
-    """Names, relative to ``root``, and classes of the images in ``root / below``, which has a folder for each class."""
-    folder = root / below
-    try:
-        found = ImageFolder(folder, allow_empty=True)
-    except FileNotFoundError:  # no folder for any class
-        return [], []
-    cut = len(str(folder)) + 1
-    names = [os.path.join(below, path[cut:]) for path, _ in found.samples]
-    return names, [found.classes[label] for _, label in found.samples]
-
-
 def numbered(classes: Sequence[str]) -> list[int]:
     """A number for each name, in alphabetical order from 1."""
     numbers = {name: number for number, name in enumerate(sorted(set(classes)), 1)}
@@ -121,6 +107,7 @@ def checked(
     test: Half,
     published: tuple[Count, Count] | None = None,
     recall_at: tuple[int, ...] = RetrievalData.recall_at,
+    notes: Sequence[str] = (),
 ) -> RetrievalData:
     """The data set, if it is whole.
 
@@ -131,6 +118,7 @@ def checked(
         test: the other classes.
         published: how many classes and images there are; None: not checked.
         recall_at: see ``RetrievalData``.
+        notes: what else was found, and what was left out.
     Raises:
         UserError: other counts than the published ones, a half with fewer than two classes, or a file that is missing
             or listed twice.
@@ -141,7 +129,8 @@ def checked(
         expected = f"{title} has {_words(published[0])}, and {_words(published[1])}"
         raise UserError(f"{root} has {found}; {expected} (--no-check-counts takes what is there).")
     if min(count.classes for count in counts) < 2:
-        raise UserError(f"{root} has {found}; at least 2 classes of each are needed.")
+        noted = f" ({'; '.join(notes)})" if notes else ""
+        raise UserError(f"{root} has {found}; at least 2 classes of each are needed{noted}.")
     names = train.names + test.names
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
@@ -150,7 +139,9 @@ def checked(
     if missing:
         raise UserError(f"{root / missing[0]} is missing, the first of {len(missing):,} of {len(names):,} images.")
     train_images, test_images = (ImageFiles(root, *half) for half in (train, test))
-    return RetrievalData(train_images, test_images, (f"{title} from {root}: {found}",), recall_at)
+    return RetrievalData(
+        train_images, test_images, (f"{title} from {root}: {found}", *(f"  {note}" for note in notes)), recall_at
+    )
 
 
 def _words(count: Count) -> str:

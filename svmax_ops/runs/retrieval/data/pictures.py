@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from svmax_ops.runs.same_data import identity
 
 DATA_SEED = 0  # of the pictures and of the split into classes: --seed varies the training alone
 
@@ -36,6 +39,9 @@ class Pictures(Protocol):
     def shown(self, index: int) -> np.ndarray:
         """A picture as people see it: ``[height, width]`` or ``[height, width, 3]``, uint8."""
 
+    def known_by(self) -> np.ndarray:
+        """What tells these pictures from others: their names or their pixels."""
+
 
 @dataclass(frozen=True)
 class RetrievalData:
@@ -46,6 +52,16 @@ class RetrievalData:
     """What the user should know, for example which files were left out."""
     recall_at: tuple[int, ...] = (1, 2, 4, 8)
     """The K of the R@K that this data set is judged by."""
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """See ``svmax_ops.runs.same_data``: of the names, or the pixels, and the labels."""
+        words = (
+            f"{len(half.labels.unique()):,} classes with {len(half.labels):,} pictures {use}"
+            for half, use in ((self.train, "to train on"), (self.test, "to test on"))
+        )
+        parts = (part for half in (self.train, self.test) for part in (half.known_by(), half.labels.numpy()))
+        return identity(", ".join(words), parts)
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,9 @@ class GreyPictures:
     def shown(self, index: int) -> np.ndarray:
         """Dark ink on white paper."""
         return 255 - self.pixels[index].numpy()
+
+    def known_by(self) -> np.ndarray:
+        return self.pixels.numpy()
 
 
 def split_classes(pixels: np.ndarray, labels: np.ndarray) -> tuple[GreyPictures, GreyPictures]:
