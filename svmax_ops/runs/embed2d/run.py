@@ -8,6 +8,7 @@ from svmax_ops.runs import loop
 from svmax_ops.runs.embed2d import figures
 from svmax_ops.runs.embed2d.config import Embed2dConfig
 from svmax_ops.runs.embed2d.data import load
+from svmax_ops.runs.embed2d.measures import EVALUATION, TRAINING
 from svmax_ops.runs.embed2d.training import Embed2dTraining
 from svmax_ops.runs.members import run_members
 
@@ -30,8 +31,9 @@ def run(config: Embed2dConfig) -> None:
 def _run_one(config: Embed2dConfig) -> None:
     torch.set_num_threads(1)
     training = Embed2dTraining(config, *load(config))
-    shown = ("loss", "ranking_loss", "spread")
-    schedule = loop.Schedule(training.steps, config.log_every, config.checkpoint_every, training.evaluations, shown)
+    schedule = loop.Schedule(
+        training.steps, config.log_every, config.checkpoint_every, training.evaluations, TRAINING, EVALUATION
+    )
     loop.run(
         "embed2d", config, training, schedule,
         lambda folder: figures.draw_run(config, training.panels, training.test.labels, folder),
