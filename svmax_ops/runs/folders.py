@@ -172,4 +172,6 @@ def _unreadable(error: Exception) -> str:
 
 
 def _gist(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{Path(error.filename or '').name}: {error.strerror}"
     return f"no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")

@@ -61,7 +61,7 @@ def draw_grid(
     width = 0.4 + 0.85 * len(titles)
     columns = max(n for n in (1, 2, 5, 10) if n == 1 or n * (0.25 + 0.055 * max(map(len, class_names))) < width)
     figure = plots.figure(width, 0.4 + 1.1 * len(rows) + 0.15 * CLASSES / columns)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.04, wspace=0, hspace=0)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, (name, panels) in zip(grid, rows.items(), strict=True):
         line[0].set_ylabel(NAMES[name].replace(" ", "\n"))

@@ -27,9 +27,9 @@ _TOLD = ("modes_wide", "modes", "radius_99")  # below a map
 _SMALL = 6  # points: of the letters below the maps
 _LETTERS = 20  # of that size, an inch
 _CAPTION = (
-    f"Every map shows −{_SHOWN:g} to {_SHOWN:g} on both axes. Modes within a distance: those, of {ring.MODES}, that have"
-    f" at least {100 * ring.COVERED:g} % of the {SAMPLES:,} samples within it. 99 % radius: 99 % of the samples are"
-    " nearer to the origin."
+    f"Every map shows −{_SHOWN:g} to {_SHOWN:g} on both axes. Modes within a distance: those, of {ring.MODES}, that"
+    f" have at least {100 * ring.COVERED:g} % of the {SAMPLES:,} samples within it. 99 % radius: 99 % of the samples"
+    " are nearer to the origin."
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from svmax_ops.runs import plots
@@ -22,6 +23,7 @@ RUN_FIGURES = ("curves.png", "neighbours.png", "singular_values.png")
 RECALL_LABEL = f"{recall(1).name} on unseen classes, {recall(1).unit}"
 _QUERIES = 8
 _NEIGHBOURS = 8
+_LOWEST = 1e-4  # share that is shown of the singular values
 _WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}  # a mark stays readable on ink
 
 
@@ -57,10 +59,18 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     limit_recall(found, max(*levels.values(), *(line["recall_at_1"] for line in tests)))
     reference_lines(found, levels)
     found.set_title(RECALL_LABEL)
+    _tell_what_is_missing(spread, [line["spread"] for line in (*train, *tests)])
     for axes in (loss, spread, found):
         axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.set_xlim(0, lines[-1]["step"])
     plots.save(figure, path)
+
+
+def _tell_what_is_missing(axes: Axes, values: Sequence[float]) -> None:
+    if not all(map(math.isfinite, values)):
+        at = {"transform": axes.transAxes, "ha": "center", "va": "center", "fontsize": 7}
+        axes.text(0.5, 0.5, "what is not finite is not drawn", color="#555555", **at)
 
 
 def reference_lines(axes: Axes, levels: Mapping[str, float], named: bool = True) -> None:
@@ -130,6 +140,7 @@ def draw_singular_values(lines: list[dict[str, Any]], path: Path) -> None:
     singular_value_curve(axes, tests[0]["singular_values"], color=plots.GREY, ls="--", label="untrained")
     singular_value_curve(axes, tests[-1]["singular_values"], color=plots.BLUE, label=f"after {tests[-1]['step']} steps")
     finish_singular_values(axes)
+    _tell_what_is_missing(axes, [*tests[0]["singular_values"], *tests[-1]["singular_values"]])
     axes.set(title="singular values of test batches", ylabel="share of the largest possible")
     axes.legend(loc="best")
     plots.save(figure, path)
@@ -138,7 +149,9 @@ def draw_singular_values(lines: list[dict[str, Any]], path: Path) -> None:
 def singular_value_curve(axes: Axes, values: list[float], **style: Any) -> None:
     """Singular values as shares of sqrt(b), the one of collapsed embeddings: their squares add up to b."""
     root_of_b = math.sqrt(sum(value**2 for value in values)) or 1  # all are zero where all rows are
-    axes.plot(range(1, len(values) + 1), [value / root_of_b for value in values], **style)
+    # A zero as one below the axis: the line leaves the plot between two indices, not along its edge.
+    shares = [value / root_of_b if value != 0 else _LOWEST / 10 for value in values]
+    axes.plot(range(1, len(values) + 1), shares, **style)
 
 
 def finish_singular_values(axes: Axes) -> None:
@@ -150,7 +163,8 @@ def finish_singular_values(axes: Axes) -> None:
         "all equal", (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
         ha="right", va="bottom", fontsize=6.5, color="#555555",
     )  # fmt: skip
-    axes.set(yscale="log", xlabel="index", xlim=(1, d), ylim=(1e-4, 1.3))
+    axes.set(yscale="log", xlabel="index", xlim=(1, d), ylim=(_LOWEST, 1.3))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from svmax_ops.runs import plots
 from svmax_ops.runs.retrieval.figures import (
@@ -49,6 +50,7 @@ def draw(groups: Sequence[Group], path: Path) -> None:
         last = max(run.network[-1]["step"] for group in members for run in group.runs)
         for axes in (recall, spread):
             axes.set_xlim(0, 1.02 * last)
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     grid[0, 0].set_ylabel(RECALL_LABEL)
     grid[1, 0].set_ylabel("spread of test batches\n(0 collapsed, 1 even)")
     grid[2, 0].set_ylabel("singular values of test batches\n(share of the largest possible)")
