@@ -23,7 +23,6 @@ from svmax_ops.runs.retrieval.report.groups import collect, group
 from svmax_ops.runs.retrieval.report.study_figure import draw_over
 from tests.runs.test_report import change, finished_run
 
-
 styled_curves, styled_singular_values = map(plots.styled, (draw_curves, draw_singular_values))
 
 
