@@ -151,13 +151,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run folder's metrics.jsonl; a last line cut off in mid-write is left out."""
-    lines = []
-    for text in (path / METRICS).read_text("utf-8").splitlines():
+    """The lines of a run folder's metrics.jsonl; a last line cut off in mid-write is left out.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
+    lines: list[dict[str, Any]] = []
+    texts = (path / METRICS).read_text("utf-8").splitlines()
+    for text in texts:
         try:
             lines.append(json.loads(text))
-        except ValueError:
-            break
+        except ValueError as error:
+            if len(lines) < len(texts) - 1:
+                raise ValueError(f"line {len(lines) + 1} of {METRICS} is damaged ({error})") from error
     return lines
 
 

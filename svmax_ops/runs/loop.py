@@ -13,6 +13,7 @@ from svmax_ops import use_backend
 from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import RunFolder
+from svmax_ops.runs.measures import Measure, told
 from svmax_ops.runs.progress import Progress
 from svmax_ops.runs.signals import Signals
 
@@ -43,8 +44,10 @@ class Schedule(NamedTuple):
     checkpoint_every: int
     evaluations: Collection[int]
     """The steps after which the run is evaluated; 0 for before the first."""
-    shown: Collection[str]
-    """Of the lines logged, what the progress shows."""
+    training: Mapping[str, Measure]
+    """What the progress shows of a step, by its key in the line that is logged."""
+    evaluation: Mapping[str, Measure]
+    """What is told of an evaluation."""
 
 
 def run(
@@ -119,9 +122,8 @@ def _after_step(training: Training, folder: RunFolder, schedule: Schedule, progr
     if done % schedule.log_every == 0 or done == schedule.steps:
         line = training.train_line()
         folder.log({"step": done, "split": "train", **line})
-        progress.update(done, {name: line[name] for name in schedule.shown if line[name] is not None})
+        progress.update(done, {measure.name: measure.text(line[key]) for key, measure in schedule.training.items()})
     if done in schedule.evaluations:
         result = training.evaluate()
         folder.log({"step": done, "split": "test", **result})
-        shown = {name: value for name, value in result.items() if name != "seed" and isinstance(value, float | int)}
-        progress.say(f"step {done}  " + "  ".join(f"{name} {value:.4g}" for name, value in shown.items()))
+        progress.say(f"step {done}  {told(schedule.evaluation, result)}")

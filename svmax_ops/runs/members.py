@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from svmax_ops.runs.command_line import as_command, kept_values
-from svmax_ops.runs.errors import UserError
-from svmax_ops.runs.folders import Run, read_run
-from svmax_ops.runs.harness import RunFolder, is_finished
+from svmax_ops.runs.folders import Found, Run, read_run, reportable
+from svmax_ops.runs.harness import METRICS, RunFolder, is_finished
 from svmax_ops.runs.processes import run_all
 from svmax_ops.runs.report import ReportConfig, report
-from svmax_ops.runs.rows_and_seeds import seeds_of
 
 
 class Member(NamedTuple):
@@ -24,31 +21,32 @@ class Member(NamedTuple):
     seed: int
 
 
-def finished_members(folders: Sequence[Path], setting: Callable[[dict[str, Any]], object]) -> list[Member]:
-    """The finished runs in the run folders ``folders``, by their seeds; what is left out is named.
+def finished_members(
+    found: Found, config: type[Any], setting: Callable[[Mapping[str, Any]], object]
+) -> tuple[list[Member], Found]:
+    """The finished runs of one row and one seed in ``found``, by their seeds; and what a report leaves out.
 
     Args:
-        folders: of one row and one seed each.
+        found: runs of one command.
+        config: the command's configuration.
         setting: of a configuration: what, beside row and seed, tells its run from others.
     Raises:
-        UserError: none is finished, or a folder is that of several runs.
+        UserError: none is finished.
     """
-    found: dict[str, Member] = {}
-    for folder in folders:
-        if not is_finished(folder):
-            print(f"{folder}: not finished, left out")
-            continue
-        run = read_run(folder)
-        row, seeds = run.config["rows"].strip(), seeds_of(run.config["seeds"])
-        if "," in row or len(seeds) > 1:
-            raise UserError(f"{folder} is a run of several rows or seeds, and their folders are not in it any more.")
-        key = repr((row, seeds, setting(run.config)))
-        if key in found:
-            print(f"{folder}: the same run as {found[key].run.path}, left out")
-        found.setdefault(key, Member(run, row, seeds[0]))
-    if not found:
-        raise UserError("none of the runs is finished yet.")
-    return sorted(found.values(), key=lambda member: member.seed)
+    chosen = reportable(found, config, _hindrance, lambda c: (c["rows"], c["seeds"], setting(c)))
+    members = [Member(run, run.config["rows"], int(run.config["seeds"])) for run in chosen.runs]
+    return sorted(members, key=lambda member: member.seed), chosen
+
+
+def _hindrance(run: Run) -> str | None:
+    if "," in run.config["rows"] + run.config["seeds"]:
+        return "is a run of several rows or seeds, and their folders are not in it any more"
+    if not is_finished(run.path):
+        total = f" of {run.config['steps']}" if "steps" in run.config else ""
+        return f"is not finished (step {run.step}{total})"
+    if not any(line["split"] == "test" and line["step"] == run.step for line in run.lines):
+        return f"cannot be read: {METRICS} lacks the last evaluation"
+    return None
 
 
 def run_members(command: str, config: Any) -> None:

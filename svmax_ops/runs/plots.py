@@ -55,14 +55,14 @@ styled = matplotlib.rc_context(_STYLE)
 """Decorates every function that draws: matplotlib looks its sizes up while drawing."""
 
 
+def plain(text: str) -> str:
+    """A user's name, for a title or a legend as it is: matplotlib would read what stands between two $ as a formula."""
+    return text.replace("$", r"\$")
+
+
 def figure(width: float, height: float) -> Figure:
     """A figure of so many inches that needs no display; its axes are laid out by constraints."""
     return Figure((width, height), layout="constrained")
-
-
-def plain(text: str) -> str:
-    """``text`` as matplotlib shows it unchanged: between two of its dollar signs would be mathematics."""
-    return text.replace("$", r"\$")
 
 
 def save(figure: Figure, *paths: Path, few_colours: bool = False) -> None:

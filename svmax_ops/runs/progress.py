@@ -36,12 +36,12 @@ class Progress:
         terminal = shown and sys.stdout.isatty()
         self.bar = tqdm(total=total, initial=done, unit="it", file=sys.stdout, dynamic_ncols=True) if terminal else None
 
-    def update(self, done: int, values: Mapping[str, float]) -> None:
-        """``done`` steps are finished; ``values`` are the latest numbers to show."""
+    def update(self, done: int, values: Mapping[str, str]) -> None:
+        """``done`` steps are finished; ``values`` are the latest numbers to show, by name."""
         if not self.shown:
             return
         rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-        shown = {name: f"{value:.4g}" for name, value in values.items()}
+        shown = dict(values)
         if self.images is not None:
             shown["images/s"] = f"{self.images * rate:.0f}"
         if self.bar is not None:

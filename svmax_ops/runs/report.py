@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from svmax_ops.runs.errors import UserError
@@ -20,7 +21,8 @@ class ReportConfig:
     retrieval: picture.png, with the mean over the seeds; over the learning rate where that was varied (paper, figure
     2), over batch size and dimension where those were (paper, figure 5), and otherwise over the iterations. gan: heat
     maps of every seed (paper, figure 3). embed2d: the unit circle of every seed (paper, figure 4), the measures over
-    the epochs, figure 1.
+    the epochs, figure 1. A run that is not finished or cannot be read, and a second one of the same configuration and
+    seed, are left out; the end of table.md names them.
     """
 
     runs: tuple[Path, ...] = dataclasses.field(metadata={"positional": "RUN"})
@@ -36,19 +38,33 @@ def report(config: ReportConfig) -> None:
     """Print and write the report.
 
     Raises:
-        UserError: no runs, runs of several commands, or a run folder that cannot be read.
+        UserError: no runs, runs of several commands, or none that can be reported.
     """
-    from svmax_ops.runs.folders import read_run, run_folders  # here: they want torch, --help does not
+    from svmax_ops.runs.folders import read_runs, run_folders  # here: they want torch, --help does not
     from svmax_ops.runs.harness import writing
 
-    folders = run_folders(config.runs)
-    commands = {read_run(folder).command: folder for folder in folders}
+    if not config.runs:
+        raise UserError("report needs at least one run folder, or a folder of them.")
+    found = read_runs(run_folders(config.runs))
+    if not found.runs:
+        raise found.refusal()
+    commands: dict[str, Path] = {}
+    for run in found.runs:
+        commands.setdefault(run.command, run.path)
     if len(commands) > 1 or not commands.keys() <= set(REPORTS):
-        found = ", ".join(f"svmax {command} ({folder})" for command, folder in commands.items())
-        raise UserError(f"report takes runs of one of {', '.join(REPORTS)} at a time; got those of {found}.")
-    out = config.out or Path(os.path.commonpath([path.resolve() for path in config.runs]))
+        named = ", ".join(f"svmax {command} ({folder})" for command, folder in commands.items())
+        raise UserError(f"report takes runs of one of {', '.join(REPORTS)} at a time; got those of {named}.")
+    out = config.out or _common(config.runs)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    text, files = importlib.import_module(f"svmax_ops.runs.{next(iter(commands))}.report").report(folders, out)
+    text, files = importlib.import_module(f"svmax_ops.runs.{next(iter(commands))}.report").report(found, out)
     print(text, end="")
     print(f"{os.path.relpath(out)}: {', '.join(files)}")
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    """The folder given, or what several have in common."""
+    common = Path(os.path.commonpath([path.resolve() for path in paths]))
+    if common == Path(common.anchor):
+        raise UserError("the runs have no folder in common to write the report to; give --out.")
+    return common

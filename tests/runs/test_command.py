@@ -128,30 +128,36 @@ def wait_for_steps(out: Path, process: subprocess.Popen[str], known: int) -> Non
 def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     progress = Progress(10, 0)
-    progress.update(4, {"loss": 1.23456, "spread": 0.5})
+    progress.update(4, {"loss": "1.23", "spread": "0.500"})
     progress.bar.refresh()
     progress.say("step 4  evaluated")
     progress.close()
     text = capsys.readouterr().out
     assert "4/10" in text
     assert "it/s" in text
-    assert "loss=1.235, spread=0.5" in text
+    assert "loss=1.23, spread=0.500" in text
     assert "step 4  evaluated\n" in text
 
 
 def test_progress_is_plain_lines_elsewhere(capsys):
     progress = Progress(10, 2, plain_seconds=3600)
     for done in range(3, 11):
-        progress.update(done, {"loss": 1.23456, "spread": 0.5})
+        progress.update(done, {"loss": "1.23", "spread": "0.500"})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1  # the last step; the others came too soon after each other
-    assert lines[0].startswith("step 10/10  loss 1.235  spread 0.5  ")
+    assert lines[0].startswith("step 10/10  loss 1.23  spread 0.500  ")
     assert lines[0].endswith(" it/s")
     often = Progress(10, 0, plain_seconds=0)
-    often.update(1, {"loss": 1.0})
+    often.update(1, {"loss": "1"})
     assert capsys.readouterr().out.startswith("step 1/10  loss 1  ")
 
 
 def test_metrics_cut_off_in_mid_line_are_read_up_to_it(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1}) + '\n{"step": 2, "lo')
     assert read_metrics(tmp_path) == [{"step": 1}]
+
+
+def test_metrics_damaged_before_the_last_line_are_refused(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"^line 2 of metrics\.jsonl is damaged \("):
+        read_metrics(tmp_path)

@@ -20,7 +20,7 @@ from svmax_ops.runs.embed2d import data, figures
 from svmax_ops.runs.embed2d.config import ROWS, Embed2dConfig, panel_epochs
 from svmax_ops.runs.embed2d.data import load
 from svmax_ops.runs.embed2d.figure1 import draw_figure1
-from svmax_ops.runs.embed2d.measures import measure, on_circle, singular_values
+from svmax_ops.runs.embed2d.measures import MEASURES, measure, on_circle, singular_values
 from svmax_ops.runs.embed2d.network import tiny_network
 from svmax_ops.runs.embed2d.training import Embed2dTraining
 from svmax_ops.runs.errors import UserError
@@ -233,6 +233,11 @@ def test_one_row_and_seed_are_a_run_folder(svmax, tmp_path):
     assert [line["step"] for line in trains] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "spread", "lr", "ranking_loss", "regularizer"} <= set(trains[0])
     assert all((line["row"], line["seed"]) == ("centred", 4) for line in lines)
+    last = {name: shown.told(tests[-1][name]) for name, shown in MEASURES.items()}
+    assert f"step 6  epoch: 3  {'  '.join(last.values())}\n" in outcome.out
+    assert last["largest_gap"] == f"largest empty arc: {tests[-1]['largest_gap']:.0f} °"
+    assert last["recall_at_1"] == f"R@1: {100 * tests[-1]['recall_at_1']:.1f} %"
+    assert f"loss {trains[-1]['loss']:.3g}  ranking loss {trains[-1]['ranking_loss']:.3g}  spread " in outcome.out
     kept = states(tmp_path / "run")
     assert list(kept["panels"]) == [0, 1, 2, 3]
     for line in tests:
@@ -311,6 +316,7 @@ def test_the_report_has_every_seed_and_their_means(several):
         assert float(row["largest_gap_sd"]) == pytest.approx(stdev(gaps))
         assert (float(row["largest_gap_min"]), float(row["largest_gap_max"])) == (min(gaps), max(gaps))
     text = (several / "table.md").read_text()
+    assert [cell.strip() for cell in text.splitlines()[0].split("|")[4:-1]] == [m.heading for m in MEASURES.values()]
     last = next(row for row in table if (row["row"], row["epoch"]) == ("centred", "3"))
     recall = f"{100 * float(last['recall_at_1']):.1f} ± {100 * float(last['recall_at_1_sd']):.1f}"
     assert any(line.startswith("|     3 | centred |     2 |") and recall in line for line in text.splitlines())
@@ -326,12 +332,17 @@ def test_runs_of_other_settings_stand_apart_and_unfinished_ones_are_left_out(svm
     found = [several, tmp_path / "fast", tmp_path / "cut", tmp_path / "again"]
     outcome = svmax("report", *found, "--out", tmp_path / "report")
     assert (outcome.code, outcome.err) == (0, "")
-    assert f"{tmp_path / 'again'}: the same run as {several / 'vanilla-seed0'}, left out" in outcome.out
-    assert f"{tmp_path / 'cut'}: not finished, left out" in outcome.out
+    note = (
+        f"\nLeft out:\n\n- `{tmp_path / 'cut'}` is not finished (step 0).\n"
+        f"- `{tmp_path / 'again'}` is the same run as {several / 'vanilla-seed0'}.\n"
+    )
+    assert note in outcome.out
+    assert (tmp_path / "report" / "table.md").read_text().endswith(note)
     assert "**digits, lr 0.01**" in outcome.out
     assert "**digits, lr 0.1**" in outcome.out
     assert (tmp_path / "report" / "embeddings-digits-lr-0.1-seed0.png").exists()
-    assert svmax("report", tmp_path / "cut").err == "svmax report: none of the runs is finished yet.\n"
+    alone = svmax("report", tmp_path / "cut")
+    assert alone.err == f"svmax report: no run can be reported: {tmp_path / 'cut'} is not finished (step 0).\n"
 
 
 def test_a_vanilla_run_stands_beside_every_weight(svmax, several, tmp_path):
@@ -341,7 +352,7 @@ def test_a_vanilla_run_stands_beside_every_weight(svmax, several, tmp_path):
     assert read_run(heavy / "centred-seed0").config["svmax_weight"] == 2
     assert read_run(heavy / "vanilla-seed0").config == read_run(several / "vanilla-seed0").config
     lighter = svmax("report", several, heavy, "--out", out)
-    assert f"{heavy / 'vanilla-seed0'}: the same run as {several / 'vanilla-seed0'}, left out" in lighter.out
+    assert f"`{heavy / 'vanilla-seed0'}` is the same run as {several / 'vanilla-seed0'}." in lighter.out
     for weight, seeds in (("1.0", 2), ("2.0", 1)):
         section = lighter.out.partition(f"**digits, svmax_weight {weight}**")[2].partition("**")[0]
         assert "|     3 | vanilla |     2 |" in section

@@ -17,11 +17,13 @@ import pytest
 import torch
 
 from svmax_ops.cli import main
-from svmax_ops.runs.folders import read_run
+from svmax_ops.runs.folders import read_run, read_runs, run_folders
 from svmax_ops.runs.gan import figures
 from svmax_ops.runs.gan.config import GanConfig
+from svmax_ops.runs.gan.measures import MEASURES
 from svmax_ops.runs.gan.training import GanTraining
 from svmax_ops.runs.harness import EVENTS, is_finished, read_metrics
+from svmax_ops.runs.members import finished_members
 from tests.runs.states import equal, whole_and_cut
 
 _FLAGS = "--steps 6 --batch-size 16 --latent-dim 4 --evaluate-every 3 --log-every 2 --checkpoint-every 2"
@@ -193,7 +195,9 @@ def test_the_report_has_every_seed_and_what_each_setting_changed(svmax, tmp_path
         (tmp_path / "cut" / name).write_bytes((relu / name).read_bytes())
     outcome = svmax("report", paper, relu, tmp_path / "cut", "--out", tmp_path / "report")
     assert (outcome.code, outcome.err) == (0, "")
-    assert f"{tmp_path / 'cut'}: not finished, left out" in outcome.out
+    note = f"\nLeft out:\n\n- `{tmp_path / 'cut'}` is not finished (step 6 of 6).\n"  # it has no checkpoint
+    assert note in outcome.out
+    assert (tmp_path / "report" / "table.md").read_text().endswith(note)
     assert "**lr 0.025" not in outcome.out
     assert "generator_activation relu, batch_size 16" in outcome.out
     assert "| svmax, matched, absolute " in outcome.out
@@ -220,6 +224,33 @@ def test_samples_that_are_not_finite_end_a_run(svmax, tmp_path):
             outcome.err
             == "svmax gan: the networks' outputs are not finite any more; try a smaller --lr in a new --out.\n"
         )
+
+
+def test_a_finished_run_that_lost_its_numbers_or_its_samples_is_left_out(several, tmp_path):
+    shutil.copytree(several, tmp_path / "runs")
+    lost, damaged = (tmp_path / "runs" / name for name in ("vanilla-seed0", "unrolled-svmax-seed3"))
+    metrics = (lost / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (lost / "metrics.jsonl").write_text("".join(metrics[:-1]))
+    (damaged / "checkpoint.pt").write_bytes((damaged / "checkpoint.pt").read_bytes()[:1000])
+    found = read_runs(run_folders([tmp_path / "runs"]))
+    members, chosen = finished_members(found, GanConfig, lambda config: config["lr"])
+    assert [(member.row, member.seed) for member in members] == [("unrolled-svmax", 0), ("vanilla", 3)]
+    assert chosen.left_out.keys() == {lost, damaged}
+    assert chosen.left_out[lost] == "cannot be read: metrics.jsonl lacks the last evaluation"
+    unreadable = f"cannot be read: {damaged / 'checkpoint.pt'} is truncated or no checkpoint of svmax_ops"
+    assert chosen.left_out[damaged].startswith(unreadable)
+
+
+def test_a_number_has_one_name_and_its_digits_in_progress_and_table(svmax, tmp_path):
+    outcome = svmax("gan", "--rows", "svmax", *SMALL, "--out", tmp_path / "run")
+    told = next(line for line in outcome.out.splitlines() if line.startswith("step 6  modes"))
+    table = svmax("report", tmp_path / "run", "--out", tmp_path / "report").out.splitlines()
+    names, cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (table[0], table[2]))
+    shown = dict(zip(names, cells, strict=True))
+    assert "high_quality" not in outcome.out
+    for name in ("modes_wide", "modes", "high_quality", "radius_99", "seconds_per_1000_steps"):
+        assert f"  {MEASURES[name].name}: {shown[MEASURES[name].heading]}" in told
+    assert names[2:4] == ["modes within 0.5", "modes within 0.2"]
 
 
 def test_a_report_of_several_runs_without_their_folders_is_refused(svmax, tmp_path):

@@ -20,7 +20,7 @@ def finished_run(folder: Path, recall: float, **config: Any) -> None:
     """A run folder as training leaves it, with known numbers."""
     folder.mkdir(parents=True)
     full = RetrievalConfig(**config)
-    values = {"svmax_weight": full.resolved().svmax_weight, "root": None}
+    values = {"svmax_weight": full.resolved().svmax_weight, "root": full.root and str(full.root)}
     fields = {n: getattr(full, n) for n in full.__dataclass_fields__ if n not in ("out", "resume")} | values
     (folder / "config.json").write_text(json.dumps({"command": "svmax retrieval", "config": fields, **environment()}))
     measures = {"recall_at_8": 0.9, "nmi": 0.5, "spread": 0.7, "effective_rank": 3.0}
@@ -103,12 +103,34 @@ def test_report_refusals(svmax, tmp_path):
     expected = f"svmax report: {tmp_path} holds no run (no config.json in it or in its folders).\n"
     assert svmax("report", tmp_path).err == expected
     finished_run(tmp_path / "a", 0.5)
+    none = f"svmax report: no run can be reported: {tmp_path / 'a'}"
     (tmp_path / "a" / "metrics.jsonl").write_text("")
     outcome = svmax("report", tmp_path)
-    assert (outcome.code, outcome.err) == (2, "svmax report: none of the runs has been evaluated yet.\n")
-    assert "a: nothing evaluated yet, left out" in outcome.out
+    assert (outcome.code, outcome.err) == (2, f"{none} has not been evaluated yet.\n")
     (tmp_path / "a" / "config.json").write_text("{}")
-    assert svmax("report", tmp_path).err.startswith(f"svmax report: the run in {tmp_path / 'a'} cannot be read: ")
+    damaged = "cannot be read: config.json is damaged, or not of a run of svmax (no 'command')"
+    assert svmax("report", tmp_path).err == f"{none} {damaged}.\n"
+    finished_run(tmp_path / "b", 0.5)
+    run_of(tmp_path / "c", "svmax gan --rows svmax")
+    assert svmax("report", tmp_path).err == (
+        "svmax report: report takes runs of one of retrieval, gan, embed2d at a time; got those of svmax retrieval"
+        f" ({tmp_path / 'b'}), svmax gan ({tmp_path / 'c'}).\n"
+    )
+    assert svmax("report").err == "svmax report: report needs at least one run folder, or a folder of them.\n"
+    assert not (tmp_path / "table.md").exists()
+
+
+def run_of(folder: Path, command: str) -> None:
+    """A run folder of another command, with the metrics and configuration of nothing."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"command": command, "config": {}, **environment()}))
+
+
+def test_runs_without_a_folder_in_common_need_out(svmax, tmp_path, monkeypatch):
+    finished_run(tmp_path / "a", 0.5)
+    monkeypatch.setattr("os.path.commonpath", lambda paths: "/")
+    expected = "svmax report: the runs have no folder in common to write the report to; give --out.\n"
+    assert svmax("report", tmp_path / "a").err == expected
 
 
 def lines_of(path: Path) -> list[dict[str, str]]:
@@ -162,7 +184,9 @@ def test_runs_under_way_are_left_out_and_named(svmax, study):
     metrics = study / "fonts-0.01-none-1" / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
     outcome = svmax("report", study)
-    assert f"{metrics.parent}: at step 0 of 400, left out" in outcome.out
+    note = f"\nLeft out:\n\n- `{metrics.parent}` is not finished (step 0 of 400).\n"
+    assert note in outcome.out
+    assert (study / "table.md").read_text().endswith(note)
     assert len(lines_of(study / "runs.csv")) == 15
 
 
@@ -231,6 +255,16 @@ def test_weights_of_spread_out_have_a_table_each(svmax, tmp_path):
     text = svmax("report", tmp_path).out
     titles = [line for line in text.splitlines() if line.startswith("**")]
     assert titles == ["**spread_out_weight 1.0**", "**spread_out_weight 2.0**"]
+
+
+@pytest.mark.parametrize("rates", [(0.1,), (0.1, 0.01)], ids=str)
+def test_a_name_with_dollars_is_drawn_as_it_is(svmax, tmp_path, rates):
+    """Between two of them matplotlib would read a formula, and this is none."""
+    for root, lr in itertools.product(("/data/a$_$", "/data/b$^$"), rates):
+        finished_run(tmp_path / f"{root[-4:]}{lr}", 0.5, dataset="folder", root=Path(root), lr=lr)
+    outcome = svmax("report", tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert (tmp_path / "picture.png").exists()
 
 
 def change(folder: Path, of: str, step: int | None = None, **measures: float | None) -> None:

@@ -87,7 +87,7 @@ def test_a_run_leaves_the_folder_that_is_promised(svmax, small, tmp_path):
     assert "24 typefaces from" in outcome.out
     assert "STIXSizOneSymReg.ttf: draws 0 distinct letters" in outcome.out
     assert re.search(
-        r"step 6/6  loss \S+  ranking_loss \S+  spread \S+  best R@1 \S+  images/s \d+  \S+ it/s", outcome.out
+        r"step 6/6  loss \S+  ranking loss \S+  spread \S+  best R@1 % \S+  images/s \d+  \S+ it/s", outcome.out
     )
     assert "SVMax took" in outcome.out
     figures = {"curves.png", "neighbours.png", "singular_values.png"}

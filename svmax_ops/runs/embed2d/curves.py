@@ -9,14 +9,13 @@ from statistics import mean
 from matplotlib.axes import Axes
 
 from svmax_ops.runs import plots
+from svmax_ops.runs.embed2d.figures import NAMES
+from svmax_ops.runs.embed2d.measures import MEASURES
 
 CURVES = ("measures.png", "measures.svg")
-_MEASURES = {
-    "angular_entropy": ("angular entropy (1 even)", 1),
-    "largest_gap": ("largest empty arc, °", 1),
-    "recall_at_1": ("R@1, %", 100),
-    "spread": ("spread (1 even)", 1),
-}
+_SHOWN = {"angular_entropy": " (1 even)", "largest_gap": "", "recall_at_1": "", "spread": " (1 even)"}
+"""The measures, and what is said behind their names."""
+_MOST_LEVEL = 6  # ticks whose numbers have room side by side
 _STYLES = {"vanilla": "none", "svmax": "svmax", "centred": "svmax-centred"}
 Course = Mapping[int, Mapping[str, Sequence[float]]]
 """By epoch and measure, the values of the seeds."""
@@ -32,15 +31,15 @@ def draw_measures(sections: Mapping[str, Mapping[str, Course]], folder: Path) ->
         folder: for measures.png and measures.svg.
     """
     figure = plots.figure(7.2, 0.5 + 1.75 * len(sections))
-    grid = figure.subplots(len(sections), len(_MEASURES), squeeze=False)
+    grid = figure.subplots(len(sections), len(_SHOWN), squeeze=False)
     for line, (title, courses) in zip(grid, sections.items(), strict=True):
         line[0].set_ylabel(title)
-        for axes, (measure, (_, scale)) in zip(line, _MEASURES.items(), strict=True):
+        for axes, measure in zip(line, _SHOWN, strict=True):
             for row, course in courses.items():
-                _draw_line(axes, row, course, measure, scale)
+                _draw_line(axes, row, course, measure)
             axes.set_ylim(0, {"largest_gap": 360, "recall_at_1": 100}.get(measure, 1.02))
-    for axes, (name, _) in zip(grid[0], _MEASURES.values(), strict=True):
-        axes.set_title(name, fontsize=8)
+    for axes, (measure, note) in zip(grid[0], _SHOWN.items(), strict=True):
+        axes.set_title(MEASURES[measure].heading + note, fontsize=8)
     for axes in grid[-1]:
         axes.set_xlabel("epoch")
     lines = {handle.get_label(): handle for axes in grid[:, 0] for handle in axes.get_lines()}
@@ -48,13 +47,10 @@ def draw_measures(sections: Mapping[str, Mapping[str, Course]], folder: Path) ->
     plots.save(figure, *(folder / name for name in CURVES), few_colours=True)
 
 
-def _draw_line(axes: Axes, row: str, course: Course, measure: str, scale: float) -> None:
+def _draw_line(axes: Axes, row: str, course: Course, measure: str) -> None:
     colour, style, marker = plots.REGULARIZERS[_STYLES[row]]
-    values = [[scale * value for value in found[measure]] for found in course.values()]
+    values = [[MEASURES[measure].scale * value for value in found[measure]] for found in course.values()]
     places = range(len(values))  # the epochs double from one to the next, but for the first and the last
-    axes.plot(
-        places, list(map(mean, values)), color=colour, ls=style, marker=marker, ms=2.5, label=plots.NAMES[_STYLES[row]]
-    )
+    axes.plot(places, list(map(mean, values)), color=colour, ls=style, marker=marker, ms=2.5, label=NAMES[row])
     axes.fill_between(places, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.2, lw=0)
-    shown = [epoch if i % 2 else "" for i, epoch in enumerate(course)]
-    axes.set_xticks(places, [*shown[:-1], list(course)[-1]])
+    axes.set_xticks(places, list(map(str, course)), rotation=90 if len(places) > _MOST_LEVEL else 0)

@@ -16,10 +16,10 @@ from torch import Tensor
 from svmax_ops.runs import plots
 from svmax_ops.runs.embed2d.config import CLASSES, Embed2dConfig
 from svmax_ops.runs.embed2d.data import CLASS_NAMES
-from svmax_ops.runs.embed2d.measures import BINS, histogram, singular_values
+from svmax_ops.runs.embed2d.measures import BINS, MEASURES, histogram, singular_values
 
 RUN_FIGURES = ("embeddings.png", "embeddings.svg")
-NAMES = {"vanilla": "vanilla", "svmax": "SVMax", "centred": "SVMax,\ncentred"}
+NAMES = {"vanilla": "vanilla", "svmax": "SVMax", "centred": "SVMax, centred"}
 # Tol's muted scheme, whose nine colours the colour-blind tell apart, and black.
 COLOURS = (
     *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
@@ -61,10 +61,10 @@ def draw_grid(
     width = 0.4 + 0.85 * len(titles)
     columns = max(n for n in (1, 2, 5, 10) if n == 1 or n * (0.25 + 0.055 * max(map(len, class_names))) < width)
     figure = plots.figure(width, 0.4 + 1.1 * len(rows) + 0.15 * CLASSES / columns)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.04, wspace=0, hspace=0)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, (name, panels) in zip(grid, rows.items(), strict=True):
-        line[0].set_ylabel(NAMES[name])
+        line[0].set_ylabel(NAMES[name].replace(" ", "\n"))
         for axes, panel in zip(line, panels, strict=True):
             _draw_panel(axes, panel)
     for axes, title in zip(grid[0], titles, strict=True):
@@ -112,8 +112,8 @@ def _layers(panel: Panel) -> list[np.ndarray]:
 
 def draw_bars(axes: Axes, values: Sequence[float], top: float) -> None:
     """A bar and a number for each singular value, from ``top`` downwards; in the units of a panel."""
-    for index, value in enumerate(values):
+    for index, (name, value) in enumerate(zip(("s_1", "s_2"), values, strict=True)):
         y = top - 0.65 * index
         axes.barh(y, _WHOLE_BAR * value, 0.38, -1.5, color=plots.GREY if index else "#333333", zorder=3)
-        axes.text(-1.65, y, f"$s_{index + 1}$", ha="right", va="center", fontsize=6)
-        axes.text(-1.35 + _WHOLE_BAR * value, y, f"{value:.2f}", ha="left", va="center", fontsize=6)
+        axes.text(-1.65, y, MEASURES[name].name, ha="right", va="center", fontsize=6)
+        axes.text(-1.35 + _WHOLE_BAR * value, y, MEASURES[name].text(value), ha="left", va="center", fontsize=6)

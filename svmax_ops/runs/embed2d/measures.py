@@ -9,9 +9,29 @@ import torch
 from torch import Tensor
 
 from svmax_ops import spectrum
+from svmax_ops.runs.measures import Measure
 from svmax_ops.runs.retrieval.evaluation import recalls
 
 BINS = 72  # of 5 degrees
+TRAINING = {
+    "loss": Measure("loss"),
+    "ranking_loss": Measure("ranking loss"),
+    "spread": Measure("spread", 3),
+}
+"""What the progress shows of a step, by its key in metrics.jsonl."""
+MEASURES = {
+    "s_1": Measure("s₁", 2),
+    "s_2": Measure("s₂", 2),
+    "spread": TRAINING["spread"],
+    "centred_spread": Measure("centred spread", 3),
+    "angular_entropy": Measure("angular entropy", 3),
+    "largest_gap": Measure("largest empty arc", 0, "°"),
+    "mean_length": Measure("mean vector", 2),
+    "recall_at_1": Measure("R@1", 1, "%", 100),
+}
+"""Of a set of embeddings, by its key in metrics.jsonl: the name and the digits, in progress, tables and figures."""
+EVALUATION = {"epoch": Measure("epoch", 0), **MEASURES}
+"""What the progress tells of an evaluation."""
 
 
 def measure(embeddings: Tensor, labels: Tensor) -> dict[str, Any]:

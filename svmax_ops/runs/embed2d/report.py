@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -13,22 +13,13 @@ from svmax_ops.runs.embed2d.curves import CURVES, draw_measures
 from svmax_ops.runs.embed2d.data import CLASS_NAMES
 from svmax_ops.runs.embed2d.figure1 import FIGURE1, draw_figure1
 from svmax_ops.runs.embed2d.figures import Panel, draw_grid, title
-from svmax_ops.runs.folders import Run
+from svmax_ops.runs.embed2d.measures import MEASURES
+from svmax_ops.runs.folders import Found, Run
 from svmax_ops.runs.harness import CHECKPOINT, read_checkpoint, write_atomically
-from svmax_ops.runs.members import finished_members
+from svmax_ops.runs.members import Member, finished_members
 from svmax_ops.runs.tables import as_csv, markdown_table, measured_on, place
 
 _SETTING = ("dataset", "images", "batch_size", "epochs", "lr", "momentum", "svmax_weight")
-_MEASURES = {  # heading and digits in the table
-    "s_1": ("s₁", 2),
-    "s_2": ("s₂", 2),
-    "spread": ("spread", 3),
-    "centred_spread": ("centred", 3),
-    "angular_entropy": ("entropy", 3),
-    "largest_gap": ("empty arc °", 0),
-    "mean_length": ("mean vector", 2),
-    "recall_at_1": ("R@1 %", 1),
-}
 _EARLY = (1, 4, 16)  # epochs in the Markdown table, beside the last: the paper says "rapidly"
 
 
@@ -56,25 +47,26 @@ class Section:
         found: dict[int, dict[str, list[float]]] = {}
         for run in self.of_row(row):
             for line in evaluations(run):
-                at = found.setdefault(line["epoch"], {name: [] for name in _MEASURES})
-                for name in _MEASURES:
+                at = found.setdefault(line["epoch"], {name: [] for name in MEASURES})
+                for name in MEASURES:
                     at[name].append(line[name])
         return found
 
 
-def report(folders: Sequence[Path], out: Path) -> tuple[str, list[str]]:
-    """Write the report of the run folders into the folder ``out``: its tables as text, and the files it made.
+def report(found: Found, out: Path) -> tuple[str, list[str]]:
+    """Write the report of the finished runs into the folder ``out``: its tables as text, and the files it made.
 
     table.md: some epochs, over the seeds. table.csv: every evaluated epoch, over the seeds. runs.csv: every epoch of
     every seed. embeddings-*: a figure for each setting and seed, and one of all seeds after the last epoch. measures:
     over the epochs. figure1: the paper's.
     """
-    sections = _sections(folders)
+    members, found = finished_members(found, Embed2dConfig, _setting)
+    sections = _sections(members)
     text = "".join((f"**{name}**\n\n" if len(sections) > 1 else "") + _table(s) + "\n" for name, s in sections.items())
     runs = [run for section in sections.values() for run in section.runs.values()]
     text += (
         "Mean ± standard deviation over the seeds. Singular values divided by the root of the number of pictures."
-        f" {place([measured_on(runs)])}\n"
+        f" {place([measured_on(runs)])}\n{found.note()}"
     )
     write_atomically(out / "table.md", text.encode())
     for file, rows_of in (("table.csv", _rows), ("runs.csv", _rows_of_runs)):
@@ -94,9 +86,8 @@ def evaluations(run: Run) -> list[dict[str, Any]]:
     return [line for line in run.lines if line["split"] == "test"]
 
 
-def _sections(folders: Sequence[Path]) -> dict[str, Section]:
-    """The finished runs by what tells a setting from the others."""
-    members = finished_members(folders, _setting)
+def _sections(members: Sequence[Member]) -> dict[str, Section]:
+    """The runs by what tells a setting from the others."""
     found = list({str(setting): setting for setting in (_setting(member.run.config) for member in members)}.values())
     # What a vanilla run has in common with those that have a weight as well is no section of its own.
     settings = [one for one in found if not any(_of_row(other, "vanilla") == one != other for other in found)]
@@ -108,8 +99,8 @@ def _sections(folders: Sequence[Path]) -> dict[str, Section]:
     }
 
 
-def _setting(config: dict[str, Any]) -> dict[str, Any]:
-    return _of_row({name: config[name] for name in _SETTING}, config["rows"].strip())
+def _setting(config: Mapping[str, Any]) -> dict[str, Any]:
+    return _of_row({name: config[name] for name in _SETTING}, config["rows"])
 
 
 def _of_row(setting: dict[str, Any], row: str) -> dict[str, Any]:
@@ -146,7 +137,7 @@ def _rows_of_runs(section: Section) -> Iterator[dict[str, Any]]:
     """One row an evaluation: nothing that was run is left out of what is published."""
     for (row, seed), run in section.runs.items():
         for line in evaluations(run):
-            measures = {name: line[name] for name in ("epoch", "step", *_MEASURES, "classes")}
+            measures = {name: line[name] for name in ("epoch", "step", *MEASURES, "classes")}
             yield {**_label(section, row), "seed": seed, **measures, "commit": run.environment["commit"]}
 
 
@@ -163,14 +154,13 @@ def _table(section: Section) -> str:
         for row, course in courses.items()
         if epoch in course
     ]
-    header = ["epoch", "row", "seeds", *(heading for heading, _ in _MEASURES.values())]
-    return markdown_table(header, cells, [True, False] + [True] * (1 + len(_MEASURES)))
+    header = ["epoch", "row", "seeds", *(measure.heading for measure in MEASURES.values())]
+    return markdown_table(header, cells, [True, False] + [True] * (1 + len(MEASURES)))
 
 
 def _cell(values: Sequence[float], name: str) -> str:
-    digits, scale = _MEASURES[name][1], 100 if name == "recall_at_1" else 1
-    text = f"{scale * mean(values):.{digits}f}"
-    return f"{text} ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else text
+    text = MEASURES[name].text
+    return f"{text(mean(values))} ± {text(stdev(values))}" if len(values) > 1 else text(mean(values))
 
 
 def _draw(section: Section, out: Path, stem: str) -> list[str]:

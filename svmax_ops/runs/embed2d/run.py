@@ -10,6 +10,7 @@ from svmax_ops.runs import loop
 from svmax_ops.runs.embed2d import figures
 from svmax_ops.runs.embed2d.config import Embed2dConfig
 from svmax_ops.runs.embed2d.data import identity_of, load
+from svmax_ops.runs.embed2d.measures import EVALUATION, TRAINING
 from svmax_ops.runs.embed2d.training import Embed2dTraining
 from svmax_ops.runs.harness import CHECKPOINT
 from svmax_ops.runs.members import run_members
@@ -35,8 +36,9 @@ def _run_one(config: Embed2dConfig) -> None:
     torch.set_num_threads(1)
     training = Embed2dTraining(config, *load(config))
     _require_same_data(config, training.identity)
-    shown = ("loss", "ranking_loss", "spread")
-    schedule = loop.Schedule(training.steps, config.log_every, config.checkpoint_every, training.evaluations, shown)
+    schedule = loop.Schedule(
+        training.steps, config.log_every, config.checkpoint_every, training.evaluations, TRAINING, EVALUATION
+    )
     loop.run(
         "embed2d", config, training, schedule,
         lambda folder: figures.draw_run(config, training.panels, training.test.labels, folder),

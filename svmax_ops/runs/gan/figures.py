@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,22 @@ from torch import Tensor
 from svmax_ops.runs import plots
 from svmax_ops.runs.gan import ring
 from svmax_ops.runs.gan.config import GanConfig
+from svmax_ops.runs.gan.measures import MEASURES
 from svmax_ops.runs.gan.training import SAMPLES
 
 RUN_FIGURES = ("heat_maps.png", "heat_maps.svg")
 _SHOWN = 3.0  # on either side of the origin, on every axis: what leaves the plot is told in words
 _BINS = 72
+
+
+_TOLD = ("modes_wide", "modes", "radius_99")  # below a map
+_SMALL = 6  # points: of the letters below the maps
+_LETTERS = 20  # of that size, an inch
+_CAPTION = (
+    f"Every map shows −{_SHOWN:g} to {_SHOWN:g} on both axes. Modes within a distance: those, of {ring.MODES}, that"
+    f" have at least {100 * ring.COVERED:g} % of the {SAMPLES:,} samples within it. 99 % radius: 99 % of the samples"
+    " are nearer to the origin."
+)
 
 
 class Panel(NamedTuple):
@@ -29,19 +41,12 @@ class Panel(NamedTuple):
     text: str
 
 
-def short(radius: float) -> str:
-    """Without the digits of one that flew off."""
-    return f"{radius:.1f}" if radius < 1000 else f"{radius:.2g}"
-
-
 def panel(samples: Tensor | None, config: Mapping[str, Any]) -> Panel:
-    """With the modes covered within 0.2 / within 0.5, and the 99 % radius where samples are off the plot."""
+    """With the modes covered within 0.5 and within 0.2, and the 99 % radius."""
     if samples is None:
         return Panel(None, "")
     found = ring.coverage(samples, config["batch_size"])
-    radius = found["radius_99"]
-    away = "not finite" if radius is None else f"r₉₉ {short(radius)}" if radius > _SHOWN else ""
-    return Panel(samples, ", ".join(filter(None, (f"{found['modes']} / {found['modes_wide']} modes", away))))
+    return Panel(samples, "\n".join(MEASURES[name].told(found[name]) for name in _TOLD))
 
 
 def line_break(name: str) -> str:
@@ -60,7 +65,9 @@ def draw_grid(rows: Mapping[str, Sequence[Panel]], titles: Sequence[str], folder
 
     Written into ``folder`` as ``stem`` with .png and with .svg.
     """
-    figure = plots.figure(0.5 + 1.0 * len(titles), 0.3 + 1.16 * len(rows))
+    width = max(2.5, 0.5 + 1.0 * len(titles))
+    caption = textwrap.wrap(_CAPTION, int(_LETTERS * width))
+    figure = plots.figure(width, 0.35 + 1.36 * len(rows) + 0.1 * len(caption))
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for line, (name, panels) in zip(grid, rows.items(), strict=True):
         line[0].set_ylabel(name)
@@ -68,6 +75,7 @@ def draw_grid(rows: Mapping[str, Sequence[Panel]], titles: Sequence[str], folder
             _heat_map(axes, shown)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
+    figure.supxlabel("\n".join(caption), fontsize=_SMALL)
     plots.save(figure, folder / f"{stem}.png", folder / f"{stem}.svg", few_colours=True)
 
 
@@ -87,7 +95,7 @@ def _heat_map(axes: Axes, shown: Panel) -> None:
     axes.imshow(
         strength.T, "viridis", origin="lower", interpolation="none", extent=[-_SHOWN, _SHOWN] * 2, vmin=0, vmax=0.12
     )
-    axes.set_xlabel(shown.text, fontsize=6, labelpad=2)
+    axes.set_xlabel(shown.text, fontsize=_SMALL, labelpad=2)
 
 
 def draw_run(config: GanConfig, samples: Mapping[int, Tensor], folder: Path) -> Sequence[str]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from svmax_ops.runs.folders import Run
+from svmax_ops.runs.folders import Found, Run
 from svmax_ops.runs.gan import figures
 from svmax_ops.runs.gan.config import ROWS, GanConfig
+from svmax_ops.runs.gan.measures import MEASURES
 from svmax_ops.runs.gan.training import SAMPLES
 from svmax_ops.runs.harness import CHECKPOINT, read_checkpoint, write_atomically
-from svmax_ops.runs.members import finished_members
+from svmax_ops.runs.members import Member, finished_members
 from svmax_ops.runs.tables import as_csv, markdown_table, measured_on, place
 
 _SETTING = ("generator_activation", "logits", "mode_weights", "lr", "batch_size", "latent_dim", "steps")
-_COUNTED = ("modes_wide", "modes")
-_AVERAGED = ("high_quality_wide", "high_quality", "radius_99", "s_1", "s_2", "s_1_centred", "s_2_centred")
-_TIME = "seconds_per_1000_steps"
 _PAPER = "the paper's setting"
 
 
@@ -48,31 +47,32 @@ class Group:
         return [evaluations(run)[-1][measure] for run in self.runs.values()]
 
 
-def report(folders: Sequence[Path], out: Path) -> tuple[str, list[str]]:
-    """Write the report of the run folders into the folder ``out``: its tables as text, and the files it made.
+def report(found: Found, out: Path) -> tuple[str, list[str]]:
+    """Write the report of the finished runs into the folder ``out``: its tables as text, and the files it made.
 
     table.csv, table.md: the last step, over the seeds. runs.csv: every picture of every seed. heat_maps-*: a figure for
     each setting and seed, and one of all seeds at the last step.
     """
-    groups = _groups(folders)
+    members, found = finished_members(found, GanConfig, _told_apart)
+    groups = _groups(members)
     settings = list({_title(group.setting): group.setting for group in groups})
     sections = {title: [group for group in groups if _title(group.setting) == title] for title in settings}
     text = ""
-    for title, members in sections.items():
-        text += (f"**{title}**\n\n" if len(sections) > 1 else "") + _table(members) + "\n"
+    for title, section in sections.items():
+        text += (f"**{title}**\n\n" if len(sections) > 1 else "") + _table(section) + "\n"
     runs = [run for group in groups for run in group.runs.values()]
     steps = sorted({group.setting["steps"] for group in groups})
     text += (
         f"After {', '.join(f'{step:,}' for step in steps)} steps, on {SAMPLES:,} samples; a number"
         " for each seed, in the same order, where there are several; shares and singular values are means, the radius"
-        f" median and largest. {place([measured_on(runs)])}\n"
+        f" median and largest. {place([measured_on(runs)])}\n{found.note()}"
     )
     write_atomically(out / "table.md", text.encode())
     write_atomically(out / "table.csv", as_csv([_row_of_group(group) for group in groups]).encode())
     write_atomically(out / "runs.csv", as_csv([row for group in groups for row in _rows_of_runs(group)]).encode())
     files = ["table.md", "table.csv", "runs.csv"]
-    for title, members in sections.items():
-        files += _draw(members, out, f"-{_slug(title)}" if len(sections) > 1 else "")
+    for title, section in sections.items():
+        files += _draw(section, out, f"-{_slug(title)}" if len(sections) > 1 else "")
     return text, files
 
 
@@ -89,9 +89,9 @@ def evaluations(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _groups(folders: Sequence[Path]) -> list[Group]:
+def _groups(members: Sequence[Member]) -> list[Group]:
     groups: dict[str, Group] = {}
-    for run, row, seed in finished_members(folders, _told_apart):
+    for run, row, seed in members:
         setting, variant = _told_apart(run.config)
         group = groups.setdefault(repr((setting, row, variant)), Group(setting, row, variant, {}))
         group.runs[seed] = run
@@ -99,11 +99,11 @@ def _groups(folders: Sequence[Path]) -> list[Group]:
     return sorted(groups.values(), key=lambda group: (_title(group.setting) != _PAPER, order.index(group.row)))
 
 
-def _told_apart(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _told_apart(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Setting and variant; what has no effect on the row is left out."""
     names = [
         name
-        for name in GanConfig.settings_of(config["rows"].strip(), GanConfig.row_settings)
+        for name in GanConfig.settings_of(config["rows"], GanConfig.row_settings)
         if name != "matched_form" or config["objective"] == "matched"
     ]
     return {name: config[name] for name in _SETTING}, {name: config[name] for name in names}
@@ -123,7 +123,7 @@ def _slug(title: str) -> str:
 def _row_of_group(group: Group) -> dict[str, Any]:
     row: dict[str, Any] = {**group.setting, "row": group.row, **dict.fromkeys(GanConfig.row_settings), **group.variant}
     row |= {"runs": len(group.runs), "seeds": " ".join(map(str, group.runs))}
-    for name in (*_COUNTED, *_AVERAGED, _TIME):
+    for name in MEASURES:
         values = [value for value in group.last(name) if value is not None]
         if values:
             row |= {name: mean(values), f"{name}_median": median(values)}
@@ -136,7 +136,7 @@ def _row_of_group(group: Group) -> dict[str, Any]:
 def _rows_of_runs(group: Group) -> list[dict[str, Any]]:
     """One row a picture: nothing that was run is left out of what is published."""
     label = {**group.setting, "row": group.row, **dict.fromkeys(GanConfig.row_settings), **group.variant}
-    names = ("step", *_COUNTED, *_AVERAGED, _TIME)
+    names = ("step", *MEASURES)
     return [
         {**label, "seed": seed, **{name: line[name] for name in names}, "commit": run.environment["commit"]}
         for seed, run in group.runs.items()
@@ -145,23 +145,25 @@ def _rows_of_runs(group: Group) -> list[dict[str, Any]]:
 
 
 def _table(groups: Sequence[Group]) -> str:
-    header = ["row", "λ", "modes within 0.5", "within 0.2", "samples within 0.2, %", "99 % radius"]
-    header += ["s₁, s₂", "centred", "CPU s / 1,000 steps"]
+    counted, pairs = ("modes_wide", "modes"), (("s_1", "s_2"), ("s_1_centred", "s_2_centred"))
+    header = ["row", "λ", *(MEASURES[name].heading for name in (*counted, "high_quality", "radius_99"))]
+    header += [", ".join(MEASURES[name].heading for name in pair) for pair in pairs]
+    header += [MEASURES["seconds_per_1000_steps"].heading]
     cells = []
     for group in groups:
-        radii = [float("inf") if radius is None else radius for radius in group.last("radius_99")]
-        counts = [", ".join(map(str, group.last(name))) for name in _COUNTED]
-        share = f"{100 * mean(group.last('high_quality')):.0f}"
-        radius = ", ".join(figures.short(value) for value in dict.fromkeys((median(radii), max(radii))))
-        values = [f"{_mean(group, f's_1{end}')}, {_mean(group, f's_2{end}')}" for end in ("", "_centred")]
+        radii = [math.inf if radius is None else radius for radius in group.last("radius_99")]
+        counts = [", ".join(map(MEASURES[name].text, group.last(name))) for name in counted]
+        radius = ", ".join(map(MEASURES["radius_99"].text, dict.fromkeys((median(radii), max(radii)))))
+        values = [", ".join(_mean(group, name) for name in pair) for pair in pairs]
         weight = f"{group.variant['svmax_weight']:g}" if "svmax_weight" in group.variant else ""
-        cells.append([group.name, weight, *counts, share, radius, *values, _mean(group, _TIME)])
+        share, seconds = (_mean(group, name) for name in ("high_quality", "seconds_per_1000_steps"))
+        cells.append([group.name, weight, *counts, share, radius, *values, seconds])
     return markdown_table(header, cells, [False] + [True] * (len(header) - 1))
 
 
 def _mean(group: Group, measure: str) -> str:
     values = [value for value in group.last(measure) if value is not None]
-    return f"{mean(values):,.3g}" if values else "–"
+    return MEASURES[measure].text(mean(values)) if values else "–"
 
 
 def _draw(groups: Sequence[Group], out: Path, ending: str) -> list[str]:

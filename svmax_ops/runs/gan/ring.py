@@ -15,7 +15,8 @@ RADIUS = 2.0
 STD = 0.02
 NEAR, WIDE = 0.2, 0.5
 """Distances from a mode's centre: its 3 standard deviations are finer than a generator at this learning rate is."""
-_COVERED = 0.01  # of the samples, for a mode to count
+COVERED = 0.01
+"""Of the samples, for a mode to count."""
 
 
 def centres() -> Tensor:
@@ -58,7 +59,7 @@ def coverage(samples: Tensor, batch_size: int) -> dict[str, Any]:
     for name, distance in (("", NEAR), ("_wide", WIDE)):
         near = nearest <= distance
         counts = torch.bincount(mode[near], minlength=MODES)
-        result[f"modes{name}"] = int((counts >= _COVERED * len(samples)).sum())
+        result[f"modes{name}"] = int((counts >= COVERED * len(samples)).sum())
         result[f"high_quality{name}"] = near.double().mean().item()
     finite = bool(samples.isfinite().all())
     result["radius_99"] = samples.double().norm(dim=1).quantile(0.99).item() if finite else None

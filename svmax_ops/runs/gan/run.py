@@ -7,6 +7,7 @@ import torch
 from svmax_ops.runs import loop
 from svmax_ops.runs.gan import figures
 from svmax_ops.runs.gan.config import GanConfig
+from svmax_ops.runs.gan.measures import MEASURES, TRAINING
 from svmax_ops.runs.gan.training import GanTraining, evaluations
 from svmax_ops.runs.members import run_members
 
@@ -29,7 +30,6 @@ def _run_one(config: GanConfig) -> None:
     torch.set_num_threads(1)
     whole = config.resolved()
     training = GanTraining(whole)
-    shown = ("loss_generator", "loss_discriminator", "spread")
     pictures = frozenset(evaluations(whole))
-    schedule = loop.Schedule(whole.steps, whole.log_every, whole.checkpoint_every, pictures, shown)
+    schedule = loop.Schedule(whole.steps, whole.log_every, whole.checkpoint_every, pictures, TRAINING, MEASURES)
     loop.run("gan", config, training, schedule, lambda folder: figures.draw_run(whole, training.samples, folder))

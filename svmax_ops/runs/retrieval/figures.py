@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from svmax_ops.runs import plots
 from svmax_ops.runs.harness import read_metrics
 from svmax_ops.runs.retrieval.data.pictures import Pictures
 from svmax_ops.runs.retrieval.evaluation import nearest_neighbours
+from svmax_ops.runs.retrieval.measures import TRAINING, recall
 
 RUN_FIGURES = ("curves.png", "neighbours.png", "singular_values.png")
+RECALL_LABEL = f"{recall(1).name} on unseen classes, {recall(1).unit}"
 _QUERIES = 8
 _NEIGHBOURS = 8
+_LOWEST = 1e-4  # share that is shown of the singular values
 _WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}  # a mark stays readable on ink
 
 
@@ -37,44 +42,64 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     tests = evaluations(lines)
     steps = [line["step"] for line in train]
     figure = plots.figure(7.2, 2.4)
-    loss, spread, recall = (figure.add_subplot(1, 3, i + 1) for i in range(3))
-    loss.plot(steps, [line["ranking_loss"] for line in train], color=plots.BLUE)
-    loss.set(title="ranking loss, training batches")
+    loss, spread, found = (figure.add_subplot(1, 3, i + 1) for i in range(3))
+    dot = "o" if len(train) == 1 else ""  # no line joins it to another
+    loss.plot(steps, [line["ranking_loss"] for line in train], color=plots.BLUE, marker=dot, ms=3, clip_on=False)
+    loss.set(title=f"{TRAINING['ranking_loss'].heading}, training batches")
     loss.set_ylim(0, 1.1 * loss.get_ylim()[1])
-    spread.plot(steps, [line["spread"] for line in train], color=plots.GREY, lw=1, label="training batches")
+    grey = {"color": plots.GREY, "lw": 1, "marker": dot, "ms": 3}
+    spread.plot(steps, [line["spread"] for line in train], label="training batches", clip_on=False, **grey)
+    blue = {"color": plots.BLUE, "ms": 3, "clip_on": False}
     test_steps = [line["step"] for line in tests]
-    spread.plot(test_steps, [line["spread"] for line in tests], "o-", color=plots.BLUE, ms=3, label="test batches")
+    spread.plot(test_steps, [line["spread"] for line in tests], "o-", label="test batches", **blue)
     spread.set(title="spread (0 collapsed, 1 even)", ylim=(0, 1))
     spread.legend(loc="best")
-    recall.plot(test_steps, [100 * line["recall_at_1"] for line in tests], "o-", color=plots.BLUE, ms=3)
-    limit_recall(recall, 100 * max(line["recall_at_1"] for line in [*tests, baselines(lines)["pixels"]]))
-    reference_lines(recall, lines)
-    recall.set_title("R@1 on unseen classes, %")
-    for axes in (loss, spread, recall):
+    found.plot(test_steps, [100 * line["recall_at_1"] for line in tests], "o-", **blue)
+    levels = baselines(lines)
+    limit_recall(found, max(*levels.values(), *(line["recall_at_1"] for line in tests)))
+    reference_lines(found, levels)
+    found.set_title(RECALL_LABEL)
+    _tell_what_is_missing(spread, [line["spread"] for line in (*train, *tests)])
+    for axes in (loss, spread, found):
         axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.set_xlim(0, lines[-1]["step"])
     plots.save(figure, path)
 
 
-def reference_lines(axes: Axes, lines: list[dict[str, Any]], named: bool = True) -> None:
-    """What R@1 has to be compared with: chance, the untrained network, raw pixels; named beside the finished axes."""
-    levels = {name: 100 * line["recall_at_1"] for name, line in baselines(lines).items()}
+def _tell_what_is_missing(axes: Axes, values: Sequence[float]) -> None:
+    if not all(map(math.isfinite, values)):
+        at = {"transform": axes.transAxes, "ha": "center", "va": "center", "fontsize": 7}
+        axes.text(0.5, 0.5, "what is not finite is not drawn", color="#555555", **at)
+
+
+def reference_lines(axes: Axes, levels: Mapping[str, float], named: bool = True) -> None:
+    """Shares of one that R@1 has to be compared with; named beside the axes, whose limits are set already."""
     styles = {"pixels": "--", "untrained": "-.", "chance": ":"}
-    lowest = -math.inf
-    for name, level in sorted(levels.items(), key=lambda item: item[1]):
+    percent = dict(sorted(((name, 100 * level) for name, level in levels.items()), key=lambda item: item[1]))
+    for name, level in percent.items():
         axes.axhline(level, color=plots.GREY, ls=styles[name], lw=0.9, zorder=1)
-        lowest = max(level, lowest)
-        if named:
-            axes.annotate(
-                name, (1, lowest), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-                ha="left", va="center", fontsize=7, color="#555555",
-            )  # fmt: skip
-        lowest += 0.07 * axes.get_ylim()[1]  # the next name at least its own height above
+    if not named:
+        return
+    top = axes.get_ylim()[1]
+    for name, height in zip(percent, apart(list(percent.values()), 0.07 * top, top), strict=True):
+        axes.annotate(
+            name, (1, height), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            ha="left", va="center", fontsize=7, color="#555555",
+        )  # fmt: skip
+
+
+def apart(heights: Sequence[float], gap: float, top: float) -> list[float]:
+    """Ascending ``heights``, each moved up to be ``gap`` above the one before; from the top down where it is full."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + gap) if moved else height)
+    return [min(height, top - gap * (len(moved) - 1 - i)) for i, height in enumerate(moved)]
 
 
 def limit_recall(axes: Axes, highest: float) -> None:
-    """Percent from 0 to a round number above ``highest``."""
-    axes.set_ylim(0, min(100, 10 * math.ceil(highest / 10 + 0.3)))
+    """Percent from 0 to a round number above ``highest``, the largest share of one that is shown."""
+    axes.set_ylim(0, min(100, 10 * math.ceil(10 * highest + 0.3)))
 
 
 def draw_neighbours(embeddings: Tensor, test: Pictures, path: Path) -> None:
@@ -115,6 +140,7 @@ def draw_singular_values(lines: list[dict[str, Any]], path: Path) -> None:
     singular_value_curve(axes, tests[0]["singular_values"], color=plots.GREY, ls="--", label="untrained")
     singular_value_curve(axes, tests[-1]["singular_values"], color=plots.BLUE, label=f"after {tests[-1]['step']} steps")
     finish_singular_values(axes)
+    _tell_what_is_missing(axes, [*tests[0]["singular_values"], *tests[-1]["singular_values"]])
     axes.set(title="singular values of test batches", ylabel="share of the largest possible")
     axes.legend(loc="best")
     plots.save(figure, path)
@@ -122,8 +148,10 @@ def draw_singular_values(lines: list[dict[str, Any]], path: Path) -> None:
 
 def singular_value_curve(axes: Axes, values: list[float], **style: Any) -> None:
     """Singular values as shares of sqrt(b), the one of collapsed embeddings: their squares add up to b."""
-    root_of_b = math.sqrt(sum(value**2 for value in values))
-    axes.plot(range(1, len(values) + 1), [value / root_of_b for value in values], **style)
+    root_of_b = math.sqrt(sum(value**2 for value in values)) or 1  # all are zero where all rows are
+    # A zero as one below the axis: the line leaves the plot between two indices, not along its edge.
+    shares = [value / root_of_b if value != 0 else _LOWEST / 10 for value in values]
+    axes.plot(range(1, len(values) + 1), shares, **style)
 
 
 def finish_singular_values(axes: Axes) -> None:
@@ -135,7 +163,8 @@ def finish_singular_values(axes: Axes) -> None:
         "all equal", (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
         ha="right", va="bottom", fontsize=6.5, color="#555555",
     )  # fmt: skip
-    axes.set(yscale="log", xlabel="index", xlim=(1, d), ylim=(1e-4, 1.3))
+    axes.set(yscale="log", xlabel="index", xlim=(1, d), ylim=(_LOWEST, 1.3))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,7 +172,7 @@ def evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("of") == "network"]
 
 
-def baselines(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The evaluations of "pixels", "untrained" and "chance"."""
-    found = {line["of"]: line for line in lines if line.get("of") in ("pixels", "chance")}
-    return {**found, "untrained": evaluations(lines)[0]}
+def baselines(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """R@1 of "untrained", "pixels" and "chance"."""
+    found = {line["of"]: line["recall_at_1"] for line in lines if line.get("of") in ("pixels", "chance")}
+    return {**found, "untrained": evaluations(lines)[0]["recall_at_1"]}

@@ -16,6 +16,7 @@ from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import CHECKPOINT, RunFolder
 from svmax_ops.runs.loop import is_out_of_memory
+from svmax_ops.runs.measures import told
 from svmax_ops.runs.progress import Progress
 from svmax_ops.runs.retrieval import cost, figures
 from svmax_ops.runs.retrieval.collapse import CollapseWatch
@@ -25,6 +26,7 @@ from svmax_ops.runs.retrieval.data.loading import is_of_a_dead_worker
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData
 from svmax_ops.runs.retrieval.embedding import embed
 from svmax_ops.runs.retrieval.evaluation import chance_recalls, evaluate, raw_pixels
+from svmax_ops.runs.retrieval.measures import MEASURES, TRAINING, recall
 from svmax_ops.runs.retrieval.parallel import Ranks
 from svmax_ops.runs.retrieval.training import Training
 from svmax_ops.runs.same_data import KEPT, require_same_data
@@ -135,8 +137,8 @@ class _Run:
         warning = self.collapse.see(done, values["spread"], values["lr"])
         if warning:
             self.progress.say(warning)
-        shown = {name: values[name] for name in ("loss", "ranking_loss", "spread")}
-        self.progress.update(done, {**shown, "best R@1": self.training.best["recall_at_1"]})
+        shown = {measure.name: measure.text(values[name]) for name, measure in TRAINING.items()}
+        self.progress.update(done, {**shown, "best R@1 %": recall(1).text(self.training.best["recall_at_1"])})
 
     def _evaluate(self) -> None:
         """Evaluate on the test classes; the network with the best R@1 so far is kept."""
@@ -154,12 +156,8 @@ class _Run:
             )
 
     def _evaluation_line(self) -> str:
-        result = self.result
-        recalls = "  ".join(f"R@{k} {result[f'recall_at_{k}']:.1%}" for k in self.data.recall_at)
-        return (
-            f"step {self.training.done}  {recalls}  NMI {result['nmi']:.2f}  spread {result['spread']:.3f}"
-            f"  effective rank {result['effective_rank']:.1f}"
-        )
+        measures = {**{f"recall_at_{k}": recall(k) for k in self.data.recall_at}, **MEASURES}
+        return f"step {self.training.done}  {told(measures, self.result)}"
 
     def _finish(self) -> None:
         self._evaluate()

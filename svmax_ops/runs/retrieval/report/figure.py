@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from svmax_ops.runs import plots
 from svmax_ops.runs.retrieval.figures import (
+    RECALL_LABEL,
     finish_singular_values,
     limit_recall,
     reference_lines,
     singular_value_curve,
 )
-from svmax_ops.runs.retrieval.report.groups import Group
+from svmax_ops.runs.retrieval.report.groups import Group, baseline_levels
 
 _VARIANT_FIELDS = ("regularizer", "svmax_weight", "spread_out_weight", "bounded")
 
@@ -31,7 +34,7 @@ def draw(groups: Sequence[Group], path: Path) -> None:
     styles = {variant: _style(variant, variants) for variant in variants}
     figure = plots.figure(1.1 + 2.1 * len(columns), 6.2)
     grid = figure.subplots(3, len(columns), squeeze=False, sharey="row")
-    limit_recall(grid[0, 0], _highest_recall(groups))  # shared by the row
+    limit_recall(grid[0, 0], highest_recall(groups))  # shared by the row
     for column, (title, members) in enumerate(columns.items()):
         recall, spread, spectrum = grid[:, column]
         for group in members:
@@ -40,31 +43,32 @@ def draw(groups: Sequence[Group], path: Path) -> None:
             _curve(spread, group, "spread", 1, style)
             values = np.mean([run.network[-1]["singular_values"] for run in group.runs], axis=0)
             singular_value_curve(spectrum, values.tolist(), **{**style, "marker": ""})
-        reference_lines(recall, members[0].runs[0].lines, named=column == len(columns) - 1)
+        reference_lines(recall, baseline_levels(members), named=column == len(columns) - 1)
         recall.set(title=plots.plain(title), xlabel="iteration")
         spread.set(ylim=(0, 1), xlabel="iteration")
         finish_singular_values(spectrum)
         last = max(run.network[-1]["step"] for group in members for run in group.runs)
         for axes in (recall, spread):
             axes.set_xlim(0, 1.02 * last)
-    grid[0, 0].set_ylabel("R@1 on unseen classes, %")
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    grid[0, 0].set_ylabel(RECALL_LABEL)
     grid[1, 0].set_ylabel("spread of test batches\n(0 collapsed, 1 even)")
     grid[2, 0].set_ylabel("singular values of test batches\n(share of the largest possible)")
-    handles, labels = _legend(grid)
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    legend(figure, grid)
     plots.save(figure, path)
 
 
-def _highest_recall(groups: Sequence[Group]) -> float:
-    tests = [line for group in groups for run in group.runs for line in run.lines if line["split"] == "test"]
-    return 100 * max(line["recall_at_1"] for line in tests)
+def highest_recall(groups: Sequence[Group]) -> float:
+    """Of all that is drawn, the share of one: every evaluation, raw pixels and chance."""
+    lines = [line for group in groups for run in group.runs for line in run.lines]
+    return max(line["recall_at_1"] for line in lines if line["split"] == "test")
 
 
 def _curve(axes: Axes, group: Group, measure: str, scale: float, style: dict[str, Any]) -> None:
-    """The mean over the seeds, and a band from the lowest to the highest."""
-    length = min(len(run.network) for run in group.runs)
-    steps = [line["step"] for line in group.runs[0].network[:length]]
-    values = scale * np.array([[line[measure] for line in run.network[:length]] for run in group.runs])
+    """The mean over the seeds, and a band from the lowest to the highest, where all of them were evaluated."""
+    found = [{line["step"]: line[measure] for line in run.network} for run in group.runs]
+    steps = sorted(set.intersection(*map(set, found)))
+    values = scale * np.array([[by_step[step] for step in steps] for by_step in found])
     axes.plot(steps, values.mean(0), ms=3, clip_on=False, zorder=3, **style)
     if len(values) > 1:
         axes.fill_between(steps, values.min(0), values.max(0), color=style["color"], alpha=0.2, lw=0)
@@ -72,7 +76,7 @@ def _curve(axes: Axes, group: Group, measure: str, scale: float, style: dict[str
 
 def _column_title(group: Group) -> str:
     rest = [f"{k} {v}" for k, v in group.label.items() if k not in ("loss", *_VARIANT_FIELDS)]
-    return ", ".join([plots.NAMES[group.label["loss"]], *rest])
+    return plots.plain(", ".join([plots.NAMES[group.label["loss"]], *rest]))
 
 
 def _variant(group: Group) -> tuple[tuple[str, Any], ...]:
@@ -92,9 +96,12 @@ def _style(variant: tuple[tuple[str, Any], ...], variants: list[tuple[tuple[str,
     return {"color": colour, "ls": line, "marker": marker, "label": label}
 
 
-def _legend(grid: np.ndarray) -> tuple[list[Any], list[str]]:
+def legend(figure: Figure, grid: np.ndarray) -> None:
+    """Above the axes, what any of them shows; in as many columns as the figure is wide enough for."""
     found: dict[str, Any] = {}
-    for axes in grid[0]:
+    for axes in grid.flat:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    return list(found.values()), list(found)
+    widest = 0.5 + 0.055 * max(map(len, found))  # inches: the line, and letters of 7 points
+    columns = min(len(found), 4, max(1, int(figure.get_figwidth() / widest)))
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=columns)

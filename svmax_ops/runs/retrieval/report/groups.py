@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 from svmax_ops.runs import folders
-from svmax_ops.runs.command_line import plain_values
-from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.folders import Found, reportable
+from svmax_ops.runs.harness import METRICS
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 
 # How often, where and by whom, not what.
@@ -25,6 +25,12 @@ _NO_EFFECT = (
     "out",
     "resume",
 )
+_DATA_FIELDS = ("dataset", "root", "jitter")
+DEPENDS_ON = {  # the fields beside the seed that a baseline's numbers change with; spread is that of batches of b
+    "untrained": (*_DATA_FIELDS, "network", "weights", "batch_size", "dim"),
+    "pixels": (*_DATA_FIELDS, "batch_size"),
+    "chance": _DATA_FIELDS,
+}
 _FOLLOWING = ("iterations", "network", "weights", "dim", "check_counts")  # may follow from the data set
 
 
@@ -48,26 +54,31 @@ class Group:
         return [run.network[-1][measure] for run in self.runs]
 
 
-def collect(paths: Sequence[Path]) -> list[Run]:
-    """The runs in the run folders ``paths``.
+def collect(found: Found) -> tuple[list[Run], Found]:
+    """The finished runs in ``found``, each once; and what a report leaves out.
 
-    Those not evaluated yet are named and left out; beside finished runs those not finished too.
+    Raises:
+        UserError: none is finished.
     """
-    runs = []
-    for path in paths:
-        read = folders.read_run(path)
-        run = Run(path, read.command, _complete(read.config), read.environment, read.lines)
-        if run.network:
-            runs.append(run)
-        else:
-            print(f"{path}: nothing evaluated yet, left out")
-    if not runs:
-        raise UserError("none of the runs has been evaluated yet.")
-    finished = [run for run in runs if run.network[-1]["step"] == run.config["iterations"]]
-    for run in runs:
-        if finished and run not in finished:
-            print(f"{run.path}: at step {run.network[-1]['step']} of {run.config['iterations']}, left out")
-    return finished or runs
+    chosen = reportable(found, RetrievalConfig, _hindrance, lambda config: (_settings(config), config["seed"]))
+    return [_with_network(run) for run in chosen.runs], chosen
+
+
+def _with_network(run: folders.Run) -> Run:
+    return Run(run.path, run.command, run.config, run.environment, run.lines)
+
+
+def _hindrance(run: folders.Run) -> str | None:
+    evaluated = _with_network(run).network
+    if not evaluated:
+        return "has not been evaluated yet"
+    if evaluated[-1]["step"] < run.config["iterations"]:
+        return f"is not finished (step {run.step} of {run.config['iterations']})"
+    kinds = {line.get("of") for line in run.lines}
+    missing = [of for of in ("chance", "pixels") if of not in kinds]
+    if evaluated[0]["step"] > 0:
+        missing.append("the untrained network")
+    return f"cannot be read: {METRICS} lacks the evaluation of {' and '.join(missing)}" if missing else None
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
@@ -82,14 +93,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
     return list(groups.values())
 
 
-def _complete(config: dict[str, Any]) -> dict[str, Any]:
-    """With the fields that a run of an earlier version did not have yet."""
-    known = {field.name for field in dataclasses.fields(RetrievalConfig)}
-    whole = RetrievalConfig(**{name: value for name, value in config.items() if name in known}).resolved()
-    return {**config, **plain_values(whole)}
-
-
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration without what has no effect; the centred form of SVMax is a regularizer of its own."""
     settings = {name: value for name, value in config.items() if name not in _NO_EFFECT}
     if config["regularizer"] != "svmax":
@@ -104,7 +108,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def _follows(field: str, settings: Sequence[dict[str, Any]]) -> bool:
     """Whether a field says nothing that the loss, or the data set, does not say already."""
-    of = {"svmax_weight": ("loss",), **dict.fromkeys(_FOLLOWING, ("dataset", "root", "jitter"))}.get(field)
+    of = {"svmax_weight": ("loss",), **dict.fromkeys(_FOLLOWING, _DATA_FIELDS)}.get(field)
     if of is None:
         return False
     pairs = {(*(s[name] for name in of), s[field]) for s in settings if s[field] is not None}
@@ -116,3 +120,21 @@ def reference(run: Run, name: str) -> dict[str, Any]:
     if name == "untrained":
         return run.network[0]
     return next(line for line in run.lines if line.get("of") == name)
+
+
+def distinct(groups: Sequence[Group], name: str) -> dict[str, list[Run]]:
+    """Runs with every number of a baseline once: by the settings that it depends on, one run a seed."""
+    fields = [field for field in DEPENDS_ON[name] if field in groups[0].label]
+    found: dict[str, dict[int, Run]] = {}
+    for run in (run for group in groups for run in group.runs):
+        found.setdefault(json.dumps([run.config[field] for field in fields]), {})[run.config["seed"]] = run
+    return {setting: list(by_seed.values()) for setting, by_seed in found.items()}
+
+
+def baseline_levels(groups: Sequence[Group]) -> dict[str, float]:
+    """R@1 of "untrained", "pixels" and "chance": the mean over what it depends on and the seeds."""
+    levels = {}
+    for name in DEPENDS_ON:
+        runs = [run for alike in distinct(groups, name).values() for run in alike]
+        levels[name] = mean(reference(run, name)["recall_at_1"] for run in runs)
+    return levels

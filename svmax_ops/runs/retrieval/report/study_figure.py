@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from svmax_ops.runs import plots
-from svmax_ops.runs.retrieval.figures import baselines, limit_recall, reference_lines
-from svmax_ops.runs.retrieval.report.groups import Group
+from svmax_ops.runs.retrieval.figures import RECALL_LABEL, limit_recall, reference_lines
+from svmax_ops.runs.retrieval.report.figure import highest_recall, legend
+from svmax_ops.runs.retrieval.report.groups import Group, baseline_levels
 from svmax_ops.runs.retrieval.report.tables import section_title
 
 STUDIED = (("lr",), ("batch_size", "dim"))
 """What a study may vary beside loss, regularizer, data and seed, each with a picture of its own."""
-_MEASURES = {"recall_at_1": ("R@1 on unseen classes, %", 100), "spread": ("spread (0 collapsed, 1 even)", 1)}
+_MEASURES = {"recall_at_1": (RECALL_LABEL, 100), "spread": ("spread (0 collapsed, 1 even)", 1)}
 
 
 @plots.styled
@@ -42,27 +42,20 @@ def draw_over(groups: Sequence[Group], fields: tuple[str, ...], path: Path) -> N
         name, scale = _MEASURES[measure]
         _limit(line[0], measure, members)
         line[0].set_ylabel(f"{plots.plain(section)}\n{name}" if section else name)
+        last = max(losses.index(group.label["loss"]) for group in members)
         for axes, loss in zip(line, losses, strict=True):
             here = [group for group in members if group.label["loss"] == loss]
             for regularizer in dict.fromkeys(group.label["regularizer"] for group in here):
                 line_of = [group for group in here if group.label["regularizer"] == regularizer]
                 _line(axes, line_of, fields, points, measure, scale)
             if here and measure == "recall_at_1":
-                reference_lines(axes, _mean_baselines(here), named=axes is line[-1])
+                reference_lines(axes, baseline_levels(here), named=axes is line[last])
     for axes, loss in zip(grid[0], losses, strict=True):
         axes.set_title(plots.NAMES[loss])
     for axes in grid[-1]:
         _name_points(axes, points, over_lr)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4 if len(losses) > 2 else 2)
+    legend(figure, grid)
     plots.save(figure, path)
-
-
-def _mean_baselines(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """R@1 of untrained network, pixels and chance, the mean over seeds and, where these were varied, b and d."""
-    found = [baselines(run.lines) for group in groups for run in group.runs]
-    names = {"untrained": "network", "pixels": "pixels", "chance": "chance"}
-    return [{"of": of, "recall_at_1": mean(b[name]["recall_at_1"] for b in found)} for name, of in names.items()]
 
 
 def _line(
@@ -93,8 +86,7 @@ def _limit(axes: Axes, measure: str, groups: Sequence[Group]) -> None:
     if measure == "spread":
         axes.set_ylim(0, 1)
         return
-    lines = [line for group in groups for run in group.runs for line in run.lines if line.get("of") != "chance"]
-    limit_recall(axes, 100 * max(line["recall_at_1"] for line in lines if line["split"] == "test"))
+    limit_recall(axes, highest_recall(groups))
 
 
 def _name_points(axes: Axes, points: list[tuple[Any, ...]], over_lr: bool) -> None:

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from svmax_ops.runs.retrieval.report.groups import Group, Run, reference
+from svmax_ops.runs.retrieval.measures import MEASURES, TIMES, k_of, measure_of
+from svmax_ops.runs.retrieval.report.groups import DEPENDS_ON, Group, distinct, reference
 from svmax_ops.runs.tables import WHERE, markdown_table, measured_on, place
 
-MEASURES = ("nmi", "spread", "effective_rank")  # after R@K, of the K that the data set is judged by
-TIMES = ("step_ms", "svmax_ms", "torch_svd_ms")
-_RECALL = "recall_at_"
-_HEADINGS = {
-    "effective_rank": "eff. rank",
-    "nmi": "NMI",
-    "step_ms": "step ms",
-    "svmax_ms": "SVMax ms",
-    "torch_svd_ms": "torch SVD ms",
-}
-_DATA_FIELDS = ("dataset", "root", "jitter")
-_DEPENDS_ON = {  # the fields beside the seed that a baseline's numbers change with; spread is that of batches of b
-    "untrained": (*_DATA_FIELDS, "network", "weights", "batch_size", "dim"),
-    "pixels": (*_DATA_FIELDS, "batch_size"),
-    "chance": _DATA_FIELDS,
-}
 _BASELINES = {"untrained": "untrained network", "pixels": "raw pixels", "chance": "chance"}
 
 
@@ -39,12 +22,9 @@ def rows_of_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
         costs = [line for run in found.runs for line in run.lines if line["split"] == "cost"]
         row |= {name: mean(line[name] for line in costs) for name in TIMES if costs}
         rows.append(row | measured_on(found.runs))
-    for name, fields in _DEPENDS_ON.items():
+    for name, fields in DEPENDS_ON.items():
         named = [field for field in fields if field in groups[0].label]
-        alike: dict[str, dict[int, Run]] = {}  # one run a seed: the others have the same numbers
-        for run in (run for found in groups for run in found.runs):
-            alike.setdefault(json.dumps([run.config[field] for field in named]), {})[run.config["seed"]] = run
-        for runs in (list(by_seed.values()) for by_seed in alike.values()):
+        for runs in distinct(groups, name).values():
             label = {field: runs[0].config[field] for field in named}
             row = {"loss": name, **label, "runs": len(runs), "step": 0}
             rows.append(row | _statistics([reference(run, name) for run in runs]) | measured_on(runs))
@@ -66,26 +46,27 @@ def rows_of_runs(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def _measures(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What was measured: R@K in the order of K, then MEASURES."""
     names = {name for row in rows for name in row}
-    found = sorted(_k(name) for name in names if re.fullmatch(_RECALL + r"\d+", name))
-    return [*(f"{_RECALL}{k}" for k in found), *(name for name in MEASURES if name in names)]
+    recalls = sorted((name for name in names if k_of(name) is not None), key=_k)
+    return [*recalls, *(name for name in MEASURES if name in names)]
 
 
 def _pivoted(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The columns of the paper's tables (R@1, R@8 or the K nearest to it, NMI), and spread."""
-    second = min((n for n in _measures(rows) if n.startswith(_RECALL)), key=lambda n: abs(_k(n) - 8))
-    return list(dict.fromkeys([f"{_RECALL}1", second, "nmi", "spread"]))
+    second = min((n for n in _measures(rows) if k_of(n) is not None), key=lambda n: abs(_k(n) - 8))
+    return list(dict.fromkeys(["recall_at_1", second, "nmi", "spread"]))
 
 
 def _k(name: str) -> int:
-    return int(name.removeprefix(_RECALL))
+    return k_of(name) or 0
 
 
 def _heading(name: str) -> str:
-    return f"R@{_k(name)} %" if name.startswith(_RECALL) else _HEADINGS.get(name, name)
+    measure = measure_of(name)
+    return measure.heading if measure else name
 
 
 def _is_number(name: str) -> bool:
-    return re.fullmatch(rf"({_RECALL}\d+|{'|'.join((*MEASURES, *TIMES))})(_sd)?", name) is not None
+    return measure_of(name.removesuffix("_sd")) is not None
 
 
 def _statistics(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -162,7 +143,7 @@ def _baselines(rows: Sequence[dict[str, Any]], members: Sequence[dict[str, Any]]
     shown, member = _pivoted(members), members[0]
     texts = []
     for row in rows:
-        fields = [f for f in _DEPENDS_ON.get(row["loss"], ()) if f in member]
+        fields = [f for f in DEPENDS_ON.get(row["loss"], ()) if f in member]
         if row["loss"] in _BASELINES and all(row[f] == member[f] for f in fields):
             measures = (f"{_heading(n)} {_cell(row, n, n == shown[0])}" for n in shown if n in row)
             texts.append(f"{_BASELINES[row['loss']]}: {', '.join(measures)}")
@@ -181,10 +162,9 @@ def _cell(row: dict[str, Any], name: str, with_sd: bool = True) -> str:
     value = row.get(name)
     if value is None:
         return ""
-    if not _is_number(name):
+    measure = measure_of(name)
+    if measure is None:
         return str(value)
-    scale = 100 if name.startswith("recall") else 1
-    digits = 2 if name in ("nmi", *TIMES) else 3 if name == "spread" else 1
-    text = f"{scale * value:.{digits}f}"
     deviation = row.get(f"{name}_sd") if with_sd else None
-    return text if deviation is None else f"{text} ± {scale * deviation:.{digits}f}"
+    text = measure.text(value)
+    return text if deviation is None else f"{text} ± {measure.text(deviation)}"
