@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 10.0
+_COLUMNS = 80  # of a terminal that does not know its size, as docker -t makes one
+_SHORTEST_BAR = 10
 
 
 class Progress:
@@ -34,23 +37,22 @@ class Progress:
         self.started = self.last_line = time.monotonic()
         self.plain_seconds = plain_seconds
         terminal = shown and sys.stdout.isatty()
-        self.bar = tqdm(total=total, initial=done, unit="it", file=sys.stdout, dynamic_ncols=True) if terminal else None
+        self.bar = _Bar(total=total, initial=done, file=sys.stdout, dynamic_ncols=True) if terminal else None
 
     def update(self, done: int, values: Mapping[str, float]) -> None:
-        """``done`` steps are finished; ``values`` are the latest numbers to show."""
+        """``done`` steps are finished; ``values`` are the latest numbers to show, the most important ones first."""
         if not self.shown:
             return
         rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-        shown = {name: f"{value:.4g}" for name, value in values.items()}
-        if self.images is not None:
-            shown["images/s"] = f"{self.images * rate:.0f}"
+        speed = {} if self.images is None else {"images/s": f"{self.images * rate:.0f}"}
         if self.bar is not None:
-            self.bar.set_postfix(shown, refresh=False)
+            self.bar.values = {**speed, **{name: f"{value:.3g}" for name, value in values.items()}}
             self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
         if now - self.last_line >= self.plain_seconds or done == self.total:
             self.last_line = now
+            shown = {**{name: f"{value:.4g}" for name, value in values.items()}, **speed}
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
             print(f"step {done}/{self.total}  {text}  {rate:.1f} it/s", flush=True)
 
@@ -64,3 +66,34 @@ class Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+class _Bar(tqdm):
+    """One that gives way to the numbers behind it where the line is too short for both."""
+
+    values: Mapping[str, str] = {}  # noqa: RUF012 - replaced as a whole
+    """The numbers, the most important ones first."""
+
+    def __str__(self) -> str:
+        known = self.format_dict
+        columns = (known["ncols"] or _COLUMNS) - 1  # some terminals begin a new line at the last one
+        for text in self._from_long_to_short({**known, "ncols": None}):
+            if len(text) <= columns:
+                break
+        else:
+            return text[:columns]
+        room = columns - len(text) - 3
+        if room < _SHORTEST_BAR:
+            return text
+        bar = self.format_meter(**{**known, "ncols": room, "bar_format": "{bar}"})
+        return f"{text[:4]} |{bar}|{text[4:]}"
+
+    def _from_long_to_short(self, known: dict[str, Any]) -> Iterator[str]:
+        """The line without a bar, with less and less in it."""
+        count = "{percentage:3.0f}% {n_fmt}/{total_fmt}"
+        shown = [f"{name} {value}" for name, value in self.values.items()]
+        for times in (" [{elapsed}<{remaining}, {rate_fmt}]", " [{remaining} left]"):
+            yield "  ".join([self.format_meter(**{**known, "bar_format": count + times}), *shown])
+        while shown:
+            shown.pop()
+            yield "  ".join([self.format_meter(**{**known, "bar_format": count + times}), *shown])
