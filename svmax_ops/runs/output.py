@@ -74,7 +74,7 @@ def guarded() -> Iterator[Output]:
 
 
 def _open_standard_files() -> None:
-    """Else the first file of a run would become its standard output, for libraries and child processes to print into."""
+    """Else the first file of a run would become its standard output, which libraries and child processes print to."""
     for number in range(3):
         try:
             os.fstat(number)

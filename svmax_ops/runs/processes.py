@@ -38,10 +38,9 @@ def run_all(what: str, command: str, runs: Sequence[Any], workers: int, again: s
         again: the command that goes on after a signal.
     Raises:
         UserError: a run failed (the others are run all the same).
-        Stopped: a signal; the runs under way have written their checkpoints.
+        Stopped: a signal, or nobody reads the output any more; the runs under way have written their checkpoints.
     """
-    if torchrun_processes() > 1:
-        raise UserError(f"torchrun must not start {torchrun_processes()} of these: {what} starts its runs itself.")
+    refuse_torchrun()
     waiting = [run for run in runs if not is_finished(run.out)]
     print(f"{what}: {len(runs)} runs, {len(runs) - len(waiting)} of them finished", flush=True)
     failed = []
@@ -75,13 +74,19 @@ def _ending(name: str, code: int) -> str:
 
 
 def torchrun_processes() -> int:
-    """How many torchrun started, this one among them; 0: it did not start this one.
-
-    RANK and WORLD_SIZE alone say nothing: a shell may have kept them, a cluster may set them for every program.
-    """
+    """How many torchrun started, this one among them; 0: it did not start this one."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return 0
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def refuse_torchrun() -> None:
+    """Refuse to be one of several processes that would do the same, in the same folder."""
+    if torchrun_processes() > 1:
+        raise UserError(
+            f"torchrun started {torchrun_processes()} processes of this command; only svmax retrieval shares its work"
+            " out among them."
+        )
 
 
 class _Process:

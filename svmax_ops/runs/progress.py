@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 10.0
-_COLUMNS = 80  # of a terminal that does not know its size, as docker -t makes one
 _SHORTEST_BAR = 10
 
 
@@ -37,7 +36,7 @@ class Progress:
         self.started = self.last_line = time.monotonic()
         self.plain_seconds = plain_seconds
         terminal = shown and sys.stdout.isatty()
-        self.bar = _Bar(total=total, initial=done, file=sys.stdout, dynamic_ncols=True) if terminal else None
+        self.bar = _Bar(total=total, initial=done, file=sys.stdout, nrows=20) if terminal else None
 
     def update(self, done: int, values: Mapping[str, float]) -> None:
         """``done`` steps are finished; ``values`` are the latest numbers to show, the most important ones first."""
@@ -46,7 +45,7 @@ class Progress:
         rate = (done - self.first) / max(time.monotonic() - self.started, 1e-9)
         speed = {} if self.images is None else {"images/s": f"{self.images * rate:.0f}"}
         if self.bar is not None:
-            self.bar.values = {**speed, **{name: f"{value:.3g}" for name, value in values.items()}}
+            self.bar.values, self.bar.speed = {name: f"{value:.3g}" for name, value in values.items()}, speed
             self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
@@ -71,29 +70,34 @@ class Progress:
 class _Bar(tqdm):
     """One that gives way to the numbers behind it where the line is too short for both."""
 
-    values: Mapping[str, str] = {}  # noqa: RUF012 - replaced as a whole
+    values: Mapping[str, str] = {}
     """The numbers, the most important ones first."""
+    speed: Mapping[str, str] = {}
+    """What is shown behind them."""
 
     def __str__(self) -> str:
-        known = self.format_dict
-        columns = (known["ncols"] or _COLUMNS) - 1  # some terminals begin a new line at the last one
-        for text in self._from_long_to_short({**known, "ncols": None}):
+        # 80 where the terminal says 0, as docker -t makes one; without the last, where some begin a new line.
+        columns = shutil.get_terminal_size().columns - 1
+        for text in self._from_long_to_short():
             if len(text) <= columns:
                 break
         else:
             return text[:columns]
         room = columns - len(text) - 3
-        if room < _SHORTEST_BAR:
+        if room < _SHORTEST_BAR or "%" not in text:
             return text
-        bar = self.format_meter(**{**known, "ncols": room, "bar_format": "{bar}"})
-        return f"{text[:4]} |{bar}|{text[4:]}"
+        return f"{text[:4]} |{self._part('{bar}', ncols=room)}|{text[4:]}"
 
-    def _from_long_to_short(self, known: dict[str, Any]) -> Iterator[str]:
+    def _from_long_to_short(self) -> Iterator[str]:
         """The line without a bar, with less and less in it."""
-        count = "{percentage:3.0f}% {n_fmt}/{total_fmt}"
-        shown = [f"{name} {value}" for name, value in self.values.items()]
-        for times in (" [{elapsed}<{remaining}, {rate_fmt}]", " [{remaining} left]"):
-            yield "  ".join([self.format_meter(**{**known, "bar_format": count + times}), *shown])
-        while shown:
-            shown.pop()
-            yield "  ".join([self.format_meter(**{**known, "bar_format": count + times}), *shown])
+        values, speed = ([f"{name} {value}" for name, value in part.items()] for part in (self.values, self.speed))
+        whole = self._part("{percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]")
+        short = self._part("{n_fmt}/{total_fmt} [<{remaining}]")
+        yield "  ".join([whole, *values, *speed])
+        yield "  ".join([short, *values, *speed])
+        while values:
+            values.pop()
+            yield "  ".join([short, *values, *speed])
+
+    def _part(self, wanted: str, ncols: int | None = None) -> str:
+        return self.format_meter(**{**self.format_dict, "bar_format": wanted, "ncols": ncols})

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -83,7 +83,7 @@ class _Memory:
     TMPDIR, whose path may not be long; where either fails, the batch never arrives. Anonymous memory needs neither.
     """
 
-    known: WeakValueDictionary[int, _Memory] = WeakValueDictionary()
+    known: ClassVar[WeakValueDictionary[int, _Memory]] = WeakValueDictionary()
 
     def __init__(self, places: int, most: int, shape: tuple[int, ...]) -> None:
         numbers = np.prod([places, most, *shape], dtype=np.int64).item()
@@ -156,8 +156,8 @@ def _answers(
         traceback.clear_frames(error.__traceback__)
         sys.unraisablehook = hook
         raise UserError(
-            f"{workers} processes that read pictures cannot be started ({error.strerror}); take fewer --workers, or 0"
-            " to read in the training process."
+            f"{workers} processes that read pictures cannot be started ({error.strerror}; each takes some open files"
+            " and a little of /dev/shm); take fewer --workers, or 0 to read in the training process."
         ) from error
     while True:
         with heeding():
