@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, end_at_once_while_importing)
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     with guarded() as output:
-        code = _run(command, rest)
+        code = _carry_out(command, rest)
         output.flush()
         if output.lost is None or output.lost.errno == errno.EIO:  # nobody is left at the terminal to be told
             return code
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"svmax {command}", f"cannot write to the standard output: {output.lost.strerror}.")
 
 
-def _run(command: str, arguments: Sequence[str]) -> int:
+def _carry_out(command: str, arguments: Sequence[str]) -> int:
     if command in ("-h", "--help"):
         print("usage: svmax COMMAND [--help]\n")
         for name, (summary, _) in COMMANDS.items():

@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_synchronized_is_used_all_the_same(monkeypatch, 
         [3.0],
         list(range(128)),
     ],
-    ids=str,
+    ids=["collapsed", "neighbours", "smallest", "equal", "one", "spread"],
 )
 def test_a_histogram_has_few_bins_and_every_value_in_one(values):
     found = _histogram(values)

@@ -18,7 +18,8 @@ import torch
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from svmax_ops.cli import COMMANDS, main
+from svmax_ops.backends import native
+from svmax_ops.cli import main
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import read_checkpoint
 from svmax_ops.runs.retrieval.config import RetrievalConfig
@@ -174,10 +175,10 @@ def test_too_few_open_files_for_the_reading_processes(birds, capfd):
 
 
 def test_too_few_open_files_for_anything_else(svmax, monkeypatch):
-    def fail(arguments):
+    def fail():
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setitem(COMMANDS, "info", ("", fail))
+    monkeypatch.setattr(native, "describe", fail)
     outcome = svmax("info")
     assert (outcome.code, outcome.err) == (
         2, "svmax info: too many files are open; raise the limit that ulimit -n shows.\n"
