@@ -61,7 +61,9 @@ def load(pictures: Pictures, requests: Iterable[Request], workers: int, device: 
             if batch is None:
                 return
             yield batch.to(device)
-    first = next(requests)
+    first = next(requests, None)
+    if first is None:
+        return
     places = workers * _AHEAD + 1  # one of them is read out while the workers fill the others
     memory = _Memory(places, len(first.indices), pictures.shape)
     for answer in _answers(_Worker(pictures, memory), itertools.chain([first], requests), workers, device):
