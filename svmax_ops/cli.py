@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pkgutil
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +13,8 @@ from typing import NamedTuple
 import svmax_ops
 from svmax_ops.runs.command_line import did_you_mean, parse
 from svmax_ops.runs.errors import Stopped, UserError
+from svmax_ops.runs.output import guarded
+from svmax_ops.runs.signals import end_at_once_while_importing
 
 
 class Command(NamedTuple):
@@ -66,8 +71,27 @@ options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 after an error of the user's, 130 or 143 after a signal."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 2 after an error of the user's, 128 + its number after a signal, 141 where nobody reads the
+        standard output any more.
+    """
+    os.environ["MPLBACKEND"] = "agg"  # what a notebook asks of its own matplotlib may not be installed here
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # this is the program
+        signal.signal(signal.SIGINT, end_at_once_while_importing)
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with guarded() as output:
+        code = _carry_out(command, rest)
+        output.flush()
+        if output.lost is None or output.lost.errno == errno.EIO:  # nobody is left at the terminal to be told
+            return code
+        if output.lost.errno == errno.EPIPE:
+            return code or 128 + signal.SIGPIPE
+        return _refuse(f"svmax {command}", f"cannot write to the standard output: {output.lost.strerror}.")
+
+
+def _carry_out(command: str, arguments: Sequence[str]) -> int:
     if command in ("-h", "--help"):
         print(_HELP)
         return 0
@@ -79,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = did_you_mean(command, known) or f"; accepted: {', '.join(known)}"
         return _refuse("svmax", f"unknown {kind} {command!r}{remedy}.")
     try:
-        _run(command, rest)
+        _run(command, arguments)
     except UserError as error:
         return _refuse(f"svmax {command}", str(error))
     except Stopped as stopped:
@@ -93,6 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         package = error.name.partition(".")[0]
         return _refuse(f"svmax {command}", f"needs {package}, which is not installed: pip install 'svmax-ops[runs]'")
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        return _refuse(f"svmax {command}", "too many files are open; raise the limit that ulimit -n shows.")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import json
@@ -19,6 +20,9 @@ from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.tensorboard_events import EventRecords
 
 CONFIG, METRICS, CHECKPOINT, EVENTS = "config.json", "metrics.jsonl", "checkpoint.pt", "events.out.tfevents.run"
+
+# What a file system answers that has no such thing: some network and FUSE file systems no locks, some no fsync.
+_NOT_OFFERED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class RunFolder:
@@ -47,8 +51,11 @@ class RunFolder:
         else:
             self._create(command)
         with writing(path):
-            self._growing = {name: _grow(path / name, self._kept(name)) for name in names}
+            opened = {name: _grow(path / name, self._kept(name)) for name in names}
+            self._growing = {name: file for name, (file, _) in opened.items()}
             self._events = EventRecords(self._growing[EVENTS]) if events else None
+        if not all(is_locked for _, is_locked in opened.values()):
+            print(f"{path} is on a file system without locks: see to it that no second process runs in it.")
 
     def _kept(self, name: str) -> int:
         """The bytes that a growing file had at the checkpoint; what came after is computed again."""
@@ -103,7 +110,7 @@ class RunFolder:
         """Replace checkpoint.pt by one of ``state`` after ``step`` steps, whole or not at all."""
         with writing(self.path):
             for file in self._growing.values():
-                os.fsync(file.fileno())
+                _sync(file.fileno())
         sizes = {name: file.tell() for name, file in self._growing.items()}
         whole = {"step": step, "config": self.config, "bytes": sizes, **state}
         self.keep(CHECKPOINT, whole)
@@ -126,16 +133,43 @@ class RunFolder:
         self.close()
 
 
-def _grow(path: Path, kept: int) -> BinaryIO:
+def _grow(path: Path, kept: int) -> tuple[BinaryIO, bool]:
+    """The file, open behind its first ``kept`` bytes, and whether this process has it for itself."""
     file = open(path, "ab")  # noqa: SIM115 - closed by RunFolder.close
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, or the process is gone
-    except BlockingIOError:
+        is_locked = _lock(file, path.parent)
+    except (OSError, UserError):
         file.close()
-        raise UserError(f"another process is running in {path.parent}.") from None
+        raise
     file.truncate(kept)
     file.seek(kept)
-    return file
+    return file, is_locked
+
+
+def _lock(file: BinaryIO, folder: Path) -> bool:
+    """Keep other processes from it until it is closed, or this process is gone; False: the file system cannot.
+
+    Raises:
+        UserError: another process has the lock.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is running in {folder}.") from None
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
+        return False
+    return True
+
+
+def _sync(descriptor: int) -> None:
+    """Until it is on the disk, where the file system offers to wait for that."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -180,13 +214,13 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the rename itself
+            _sync(folder)  # the rename itself
         finally:
             os.close(folder)
 

@@ -14,6 +14,7 @@ from svmax_ops.runs.command_line import as_command, kept_values
 from svmax_ops.runs.errors import Stopped, UserError
 from svmax_ops.runs.harness import RunFolder
 from svmax_ops.runs.measures import Measure, told
+from svmax_ops.runs.processes import refuse_torchrun
 from svmax_ops.runs.progress import Progress
 from svmax_ops.runs.signals import Signals
 
@@ -63,8 +64,9 @@ def run(
         draw: writes the run's figures into a folder; their names.
     Raises:
         UserError: the folder cannot be used, or memory ran out.
-        Stopped: SIGINT or SIGTERM; a checkpoint was written.
+        Stopped: a signal, or nobody reads the output any more; a checkpoint was written.
     """
+    refuse_torchrun()
     started = as_command(command, dataclasses.replace(config, resume=False))
     with (
         Signals() as signals,
@@ -84,7 +86,7 @@ def train(training: Training, folder: RunFolder, schedule: Schedule, signals: Si
     """Go on from the folder's checkpoint, or begin; ends with a checkpoint that is not yet marked as finished.
 
     Raises:
-        Stopped: SIGINT or SIGTERM; a checkpoint was written.
+        Stopped: a signal, or nobody reads the output any more; a checkpoint was written.
         UserError: memory ran out.
     """
     if folder.checkpoint:

@@ -60,7 +60,7 @@ def run_members(command: str, config: Any) -> None:
             ``resume`` and ``resolved()``.
     Raises:
         UserError: the folder cannot be used, or a run failed.
-        Stopped: SIGINT or SIGTERM; the runs under way have written their checkpoints.
+        Stopped: a signal, or nobody reads the output any more; the runs under way have written their checkpoints.
     """
     whole = config.resolved()
     members = [

@@ -7,7 +7,7 @@ import io
 import re
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -51,8 +51,11 @@ _STYLE = {
     "axes.axisbelow": True,
     "svg.hashsalt": "svmax_ops",
 }
-styled = matplotlib.rc_context(_STYLE)
-"""Decorates every function that draws: matplotlib looks its sizes up while drawing."""
+styled = matplotlib.style.context(["default", _STYLE])
+"""Decorates every function that draws: matplotlib looks its sizes up while drawing.
+
+From matplotlib's own defaults: a user's matplotlibrc may ask for LaTeX or for a typeface that is not here.
+"""
 
 
 def plain(text: str) -> str:

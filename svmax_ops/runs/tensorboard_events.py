@@ -11,6 +11,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+_BINS = 30  # as TensorBoard shows them
+
 
 class EventRecords:
     """Appends to ``file``; where that is empty, what every such file begins with."""
@@ -39,7 +41,11 @@ def _is_plotted(name: str, value: object) -> bool:
 def _histogram(values: Sequence[float]) -> HistogramProto:
     """As TensorBoard keeps one: how many values are at most each limit and above the one before."""
     numbers = np.asarray(values, np.float64)
-    counts, edges = np.histogram(numbers, bins="auto") if np.isfinite(numbers).all() else ([], [0.0])
+    counts, edges = [], np.zeros(1)
+    if np.isfinite(numbers).all():
+        # NumPy's own rules make as many bins as memory holds, or refuse, where most of the values are almost equal.
+        edges = np.linspace(numbers.min(), numbers.max(), _BINS + 1)
+        counts, _ = np.histogram(numbers, edges)
     return HistogramProto(
         min=numbers.min(), max=numbers.max(), num=len(numbers), sum=numbers.sum(), sum_squares=np.square(numbers).sum(),
         bucket_limit=edges[1:], bucket=counts,

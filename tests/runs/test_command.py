@@ -116,6 +116,22 @@ def test_a_signal_ends_with_a_checkpoint_and_the_command_that_resumes(small, tmp
         command = [*SVMAX, *shlex.split(err.partition("go on with: ")[2])[1:]]
 
 
+@pytest.mark.parametrize("importing", [True, False])
+def test_a_command_that_is_interrupted_before_it_has_begun_says_so_in_a_line(tmp_path, importing):
+    """Also within an import, where an exception becomes another, or is lost in a callback."""
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\ntry: os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException: raise ImportError\n"
+    )
+    stop = "__import__('interrupted')" if importing else "os.kill(os.getpid(), signal.SIGINT)"
+    result = python(
+        f"import os, signal, sys; from svmax_ops import cli; sys.path.insert(0, {str(tmp_path)!r});"
+        f"from svmax_ops.backends import native; native.describe = lambda: {stop}; sys.argv = ['svmax', 'info'];"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(cli.main())"
+    )
+    who = "svmax" if importing else "svmax info"
+    assert (result.returncode, result.stderr) == (130, f"{who}: interrupted.\n")
+
+
 def wait_for_steps(out: Path, process: subprocess.Popen[str], known: int) -> None:
     """Until the run has logged some lines more than it had."""
     deadline = time.monotonic() + 300
@@ -135,7 +151,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "4/10" in text
     assert "it/s" in text
-    assert "loss=1.23, spread=0.500" in text
+    assert "loss 1.23  spread 0.500" in text
     assert "step 4  evaluated\n" in text
 
 

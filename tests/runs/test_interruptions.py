@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 import re
+import resource
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import get_worker_info
+from torch.utils.data._utils.pin_memory import pin_memory
 
+from svmax_ops.backends import native
 from svmax_ops.cli import main
+from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import read_checkpoint
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data.images import ImageFiles
+from svmax_ops.runs.retrieval.data.loading import Request, _Filled, _Memory, load
 from svmax_ops.runs.retrieval.models import SmallNetwork
 from svmax_ops.runs.retrieval.parallel import Ranks
+from svmax_ops.runs.retrieval.run import _Run
 from svmax_ops.runs.retrieval.training import Training
+from svmax_ops.runs.signals import Signals
 from tests.runs import trees
 
 
@@ -64,6 +76,125 @@ def test_a_stopped_run_with_dropout_and_workers_goes_on_bit_for_bit(
         assert svmax(*command, "--out", tmp_path).code == 143
     assert svmax(*command, "--workers", 0, "--out", tmp_path, "--resume").code == 0  # whoever reads the pictures
     assert_equal_ends(metrics, tmp_path, whole)
+
+
+@pytest.mark.parametrize("waiting_for", ["the third step", "an evaluation"])
+def test_a_signal_is_heeded_while_pictures_do_not_come(
+    svmax, command, whole, metrics, tmp_path, monkeypatch, waiting_for
+):
+    """And nothing is lost: the checkpoint is one of the last step, and says that its evaluation is due."""
+    batch, evaluate = ImageFiles.batch, _Run._evaluate_if_due
+    state = {"training": True}
+
+    def hang(self, indices, draws=None):
+        is_hung = state.get("calls", 0) == 1 if waiting_for == "the third step" else state.get("due")
+        if draws is not None:
+            state["calls"] = state.get("calls", 0) + 1  # this worker's
+        if is_hung and get_worker_info() is not None:
+            if get_worker_info().id == 0:
+                os.kill(os.getppid(), signal.SIGTERM)
+            threading.Event().wait()
+        return batch(self, indices, draws)
+
+    def note(self):
+        state["due"] = self.evaluation_due
+        evaluate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFiles, "batch", hang)
+        patch.setattr(_Run, "_evaluate_if_due", note)
+        assert svmax(*command, "--out", tmp_path).code == 143
+    checkpoint = read_checkpoint(tmp_path / "checkpoint.pt")
+    if waiting_for == "an evaluation":
+        assert (checkpoint["step"], checkpoint["evaluation_due"]) == (3, True)
+    assert svmax(*command, "--out", tmp_path, "--resume").code == 0
+    assert_equal_ends(metrics, tmp_path, whole)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_a_signal_between_steps_is_heeded_where_no_process_reads(svmax, small, tmp_path, monkeypatch, signum, code):
+    """SIGHUP comes twice when a terminal is closed: from the kernel, and from the shell."""
+    step = Training.step
+
+    def stop(self: Training):
+        if self.done == 2:
+            for _ in range(1 + (signum == signal.SIGHUP)):
+                os.kill(os.getpid(), signum)
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", stop)
+        assert svmax("retrieval", *small, "--out", tmp_path).code == code
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
+
+
+def test_nohup_is_respected(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signals.received is None
+
+
+def test_reading_processes_need_neither_shared_memory_files_nor_a_short_tmpdir(
+    birds, command, whole, metrics, tmp_path
+):
+    """As in a container: a /dev/shm smaller than a batch, of 7 MB here. It has to hold the semaphores alone."""
+    small = "mount -t tmpfs -o size=1m tmpfs /dev/shm && "
+    can = subprocess.run(["unshare", "-m", "sh", "-c", small + "true"], capture_output=True, text=True)
+    if can.returncode:
+        pytest.skip(f"no /dev/shm of our own: {can.stderr.strip()}")
+    long = tmp_path / ("t" * 110)
+    long.mkdir()
+    run = [sys.executable, "-m", "svmax_ops.cli", *command, "--out", str(tmp_path / "run")]
+    result = subprocess.run(
+        ["unshare", "-m", "sh", "-c", small + 'exec "$@"', "sh", *run],
+        env={**os.environ, "TMPDIR": str(long), "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert metrics(tmp_path / "run") == metrics(whole)
+
+
+def test_too_few_open_files_for_the_reading_processes(birds, capfd):
+    pictures = trees.read("cub200", birds.parent).train
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(map(int, os.listdir("/proc/self/fd"))) + 8
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        with pytest.raises(
+            UserError, match=r"50 processes .* cannot be started \(Too many open files; .* or 0 to read"
+        ):
+            next(load(pictures, [Request(torch.arange(2))], 50, torch.device("cpu")))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert capfd.readouterr().err == ""
+
+
+def test_too_few_open_files_for_anything_else(svmax, monkeypatch):
+    def fail():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(native, "describe", fail)
+    outcome = svmax("info")
+    assert (outcome.code, outcome.err) == (
+        2, "svmax info: too many files are open; raise the limit that ulimit -n shows.\n"
+    )  # fmt: skip
+
+
+def test_a_batch_on_its_way_to_a_gpu_is_pinned_out_of_the_shared_memory(monkeypatch):
+    """torch's thread that pins calls ``pin_memory`` on what a worker sent; there is no GPU to see it by."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self.clone())
+    memory = _Memory(3, 4, (1, 2, 2))
+    memory.batches[:] = torch.arange(48.0).view(3, 4, 1, 2, 2)
+    sent = pickle.loads(pickle.dumps(_Filled(id(memory), 1, 3)))
+    pinned = pin_memory(sent, "cuda")
+    assert pinned.equal(torch.arange(16.0, 28.0).view(3, 1, 2, 2))
+    memory.batches.zero_()  # the place is filled anew
+    assert pinned.sum() > 0
 
 
 def test_an_unreadable_image_is_named_and_the_run_goes_on_once_it_is_back(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from svmax_ops.cli import main
+from svmax_ops.runs import processes
 from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.gan.config import GanConfig
 from svmax_ops.runs.harness import read_checkpoint, read_metrics
+from svmax_ops.runs.retrieval import parallel
 from svmax_ops.runs.retrieval.parallel import Ranks
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -117,16 +126,102 @@ def test_a_batch_that_cannot_be_shared_out():
         ranks.check(144)
 
 
-def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")  # as other launchers set it
+def test_a_process_that_torchrun_did_not_start_is_alone_and_says_so(monkeypatch, capsys):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "nowhere"}.items():
+        monkeypatch.setenv(name, value)  # as a cluster sets them, or a shell has kept them
     with Ranks("cpu") as ranks:
         assert ranks.group is None
         assert ranks.own(torch.arange(4)).equal(torch.arange(4))
+    said = "RANK=1, WORLD_SIZE=2 in the environment is not of torchrun: this process runs alone.\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.fixture
+def of_torchrun(monkeypatch):
+    """This process as if torchrun had started it, the first of two; the other one does not come."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    yield
+    ctypes.CDLL(None).prctl(1, 0)  # PR_SET_PDEATHSIG, see below
+
+
+def test_waiting_for_the_other_processes_is_said(of_torchrun, monkeypatch):
+    said, texts = threading.Event(), []
+    monkeypatch.setattr(parallel, "_UNTIL_SAID", 0.0)
+    monkeypatch.setattr(parallel, "print", lambda text: (texts.append(text), said.set()), raising=False)
+
+    def never(backend, timeout):
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # Ctrl-C ends the wait
+        assert said.wait(300)
+        raise UserError("nobody came")
+
+    monkeypatch.setattr(parallel.dist, "init_process_group", never)
+    with pytest.raises(UserError, match="nobody came"), Ranks("cpu"):
+        pass
+    assert texts == ["waiting for all 2 processes of torchrun"]
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_DFL
+
+
+def test_a_process_of_torchrun_ends_with_it(of_torchrun, monkeypatch):
+    """Also when torchrun is killed, and can end nobody: the kernel sends a SIGTERM."""
+    monkeypatch.setattr(parallel.dist, "init_process_group", lambda *args, **kwargs: None)
+    Ranks("cpu").__enter__()
+    signum = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(signum))  # PR_GET_PDEATHSIG
+    assert signum.value == signal.SIGTERM
+
+
+def test_runs_that_are_not_shared_out_are_refused_under_torchrun(of_torchrun, svmax, tmp_path):
+    for flags in (["--seeds", "0"], ["--seeds", "0-1"]):
+        outcome = svmax("gan", "--rows", "vanilla", *flags, "--out", tmp_path / "run")
+        assert outcome.code == 2
+        assert "torchrun started 2 processes of this command; only svmax retrieval shares its work" in outcome.err
+
+
+def test_a_run_of_several_inherits_nothing_of_a_launcher(of_torchrun, monkeypatch, tmp_path):
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda *args, env, **kwargs: pytest.fail(repr(sorted(env))))
+    with pytest.raises(pytest.fail.Exception) as failure:
+        processes._Process("gan", GanConfig(out=tmp_path), 1)
+    found = str(failure.value)
+    assert "'PATH'" in found
+    assert not any(f"'{name}'" in found for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"))
+
+
+def test_a_run_that_cannot_be_started_is_named(monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(processes.subprocess, "Popen", fail)
+    with pytest.raises(UserError, match="the run one cannot be started: Resource temporarily unavailable"):
+        processes._Process("gan", GanConfig(out=tmp_path / "one"), 1)
+
+
+def test_runs_stop_with_a_checkpoint_when_what_started_them_is_killed(tmp_path):
+    flags = "--rows vanilla --seeds 0-1 --workers 2 --batch-size 16 --latent-dim 4"
+    steps = "--steps 100000000 --log-every 1 --evaluate-every 100000000 --checkpoint-every 100000000"
+    command = [sys.executable, "-m", "svmax_ops.cli", "gan", *flags.split(), *steps.split(), "--out", str(tmp_path)]
+    several = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folders = [tmp_path / f"vanilla-seed{seed}" for seed in (0, 1)]
+    deadline = time.monotonic() + 600
+    while not all((folder / "metrics.jsonl").exists() and len(read_metrics(folder)) > 2 for folder in folders):
+        assert several.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    several.kill()
+    several.wait()
+    for folder in folders:
+        while not (folder / "checkpoint.pt").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        with open(folder / "metrics.jsonl", "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # the process is gone
+        assert read_checkpoint(folder / "checkpoint.pt")["step"] > 0
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(UserError, match="a process for each GPU at most: --nproc-per-node 1; got 2"), Ranks("auto"):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,3 +36,26 @@ def test_an_image_in_an_svg_keeps_every_pixel(tmp_path, colours, alpha, mode):
     assert few.mode == mode
     assert len(plain.getcolors(600)) == colours
     np.testing.assert_array_equal(few.convert("RGBA"), plain.convert("RGBA"))
+
+
+def test_a_figure_is_the_same_whatever_the_users_matplotlibrc_asks_for(tmp_path):
+    @plots.styled
+    def draw(path: Path) -> bytes:
+        figure = plots.figure(2, 2)
+        figure.subplots().set(title="R@1, %", xlabel="λ_")
+        plots.save(figure, path)
+        return path.read_bytes()
+
+    plain = draw(tmp_path / "plain.png")
+    theirs = {"text.usetex": True, "font.family": ["No Such Typeface"], "savefig.bbox": "tight", "axes.facecolor": "r"}
+    with matplotlib.rc_context(theirs):
+        assert draw(tmp_path / "theirs.png") == plain
+        assert matplotlib.rcParams["text.usetex"]  # a notebook's own figures stay as they were
+
+
+def test_matplotlib_is_loaded_whatever_backend_a_notebook_asks_for():
+    code = "from svmax_ops.cli import main; main(['--help']); import matplotlib; print(matplotlib.get_backend())"
+    environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.no_such_backend"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith("\nagg\n")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from svmax_ops import svmax_loss
 from svmax_ops.cli import main
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import read_checkpoint
+from svmax_ops.runs.retrieval import cost
 from svmax_ops.runs.retrieval.config import RetrievalConfig
 from svmax_ops.runs.retrieval.data import DATASETS
 from svmax_ops.runs.retrieval.data.pictures import RetrievalData
@@ -87,7 +89,7 @@ def test_a_run_leaves_the_folder_that_is_promised(svmax, small, tmp_path):
     assert "24 typefaces from" in outcome.out
     assert "STIXSizOneSymReg.ttf: draws 0 distinct letters" in outcome.out
     assert re.search(
-        r"step 6/6  loss \S+  ranking loss \S+  spread \S+  best R@1 % \S+  images/s \d+  \S+ it/s", outcome.out
+        r"step 6/6  loss \S+  spread \S+  best R@1 % \S+  ranking loss \S+  images/s \d+  \S+ it/s", outcome.out
     )
     assert "SVMax took" in outcome.out
     figures = {"curves.png", "neighbours.png", "singular_values.png"}
@@ -111,10 +113,10 @@ def test_a_run_leaves_the_folder_that_is_promised(svmax, small, tmp_path):
     ]  # fmt: skip
     measures = {"recall_at_1", "recall_at_8", "nmi", "spread", "effective_rank"}
     assert all(measures <= set(line) for line in tests if line["of"] != "chance")
-    cost = lines[-1]
-    assert cost["svmax_share"] == pytest.approx(cost["svmax_ms"] / cost["step_ms"])
-    assert 0 < cost["svmax_ms"] < cost["step_ms"]
-    assert cost["torch_svd_ms"] > 0
+    times = lines[-1]
+    assert times["svmax_share"] == pytest.approx(times["svmax_ms"] / times["step_ms"])
+    assert 0 < times["svmax_ms"] < times["step_ms"]
+    assert times["torch_svd_ms"] > 0
 
     events = EventAccumulator(str(tmp_path)).Reload()
     spread = events.Scalars("train/spread")
@@ -283,3 +285,18 @@ def test_fewer_embeddings_than_dimensions_train_and_log_their_bounds(svmax, smal
         assert (line["lower"], line["upper"]) == (lower, upper)
         assert line["spread"] == pytest.approx((line["s_mu"] - lower) / (upper - lower), rel=1e-5)
         assert lower < line["s_mu"] < upper
+
+
+def test_time_that_a_process_does_not_work_is_not_counted():
+    clock = cost.Clock(torch.device("cpu"), thread=True)
+    time.sleep(1)
+    assert clock.seconds() < 0.5
+
+
+def test_what_svmax_costs_is_measured_with_one_thread_and_leaves_the_others_as_they_were(two_threads, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cost, "svmax_loss", lambda x, **options: (seen.append(torch.get_num_threads()), x.sum())[1])
+    measured = cost.Cost(True, False)
+    measured.measure(torch.randn(6, 4))
+    assert seen == [1]
+    assert torch.get_num_threads() == 2

@@ -22,7 +22,7 @@ def run(config: Embed2dConfig) -> None:
 
     Raises:
         UserError: something the user can put right; what was in the folder before is whole.
-        Stopped: SIGINT or SIGTERM; a checkpoint was written.
+        Stopped: a signal, or nobody reads the output any more; a checkpoint was written.
     """
     config.check()
     if config.several:

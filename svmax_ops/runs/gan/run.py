@@ -17,7 +17,7 @@ def run(config: GanConfig) -> None:
 
     Raises:
         UserError: something the user can put right; what was in the folder before is whole.
-        Stopped: SIGINT or SIGTERM; a checkpoint was written.
+        Stopped: a signal, or nobody reads the output any more; a checkpoint was written.
     """
     config.check()
     if config.several:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 import traceback
 from datetime import timedelta
 from types import TracebackType
@@ -15,10 +17,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from svmax_ops.runs.errors import UserError
+from svmax_ops.runs.processes import torchrun_processes
+from svmax_ops.runs.signals import end_with_parent
 
 # The others wait while the first process evaluates, for the raw pixels of 60,502 photographs perhaps longer than NCCL's
 # ten minutes. A process that ends does not keep them waiting: torchrun ends the rest.
 _PATIENCE = timedelta(hours=2)
+_UNTIL_SAID = 10.0  # seconds
 
 
 class Ranks:
@@ -28,14 +33,19 @@ class Ranks:
         device: "auto", "cpu" or "cuda"; with several GPUs each process takes its own.
     Raises:
         UserError: on entering, more processes than GPUs.
+
+    Without torchrun's own variables, RANK and WORLD_SIZE mean nothing: a shell may have kept them, a cluster sets them
+    for every program.
     """
 
     def __init__(self, device: str) -> None:
         self.rank, self.count = 0, 1
         self.group: Any = None
         """None: nothing is communicated."""
+        self.launched = torchrun_processes()
         on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+        local_rank = int(os.environ.get("LOCAL_RANK", 0)) if self.launched else 0
+        self.device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
 
     def __enter__(self) -> Ranks:
         if self.device.type == "cuda":
@@ -45,11 +55,26 @@ class Ranks:
                     f" got {os.environ.get('LOCAL_WORLD_SIZE')}."
                 )
             torch.cuda.set_device(self.device)
-        if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-            self.rank, self.count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=_PATIENCE)
-            self.group = dist.group.WORLD
+        if self.launched:
+            end_with_parent(os.getppid())  # torchrun's own process, killed without a chance to end this one
+            self.rank, self.count = int(os.environ["RANK"]), self.launched
+            self._meet_the_others()
+        elif os.environ.get("WORLD_SIZE", "1") != "1":
+            found = ", ".join(f"{name}={os.environ[name]}" for name in ("RANK", "WORLD_SIZE") if name in os.environ)
+            print(f"{found} in the environment is not of torchrun: this process runs alone.")
         return self
+
+    def _meet_the_others(self) -> None:
+        said = threading.Timer(_UNTIL_SAID, print, [f"waiting for all {self.count} processes of torchrun"])
+        if self.is_first:
+            said.start()
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would wait with the process
+        try:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        finally:
+            signal.signal(signal.SIGINT, before)
+            said.cancel()
+        self.group = dist.group.WORLD
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -30,7 +30,7 @@ from svmax_ops.runs.retrieval.measures import MEASURES, TRAINING, recall
 from svmax_ops.runs.retrieval.parallel import Ranks
 from svmax_ops.runs.retrieval.training import Training
 from svmax_ops.runs.same_data import KEPT, require_same_data
-from svmax_ops.runs.signals import Signals
+from svmax_ops.runs.signals import Interrupted, Signals
 
 BEST = "best.pt"
 # Raw pixels are not clustered where k-means, of about a thousand numbers a picture, would take many minutes.
@@ -42,18 +42,19 @@ def run(config: RetrievalConfig) -> None:
 
     Raises:
         UserError: something the user can put right; what was in the folder before is whole.
-        Stopped: SIGINT or SIGTERM; a checkpoint was written.
+        Stopped: a signal, or nobody reads the output any more; a checkpoint was written.
     """
     config.check()
     command = as_command("retrieval", dataclasses.replace(config, resume=False))
     config = config.resolved()
-    with Signals() as signals, use_backend(config.backend), Ranks(config.device) as ranks:
-        _run(config, command, ranks, signals)  # by itself: what it holds of the process group, it lets go of
+    with use_backend(config.backend), Ranks(config.device) as ranks:
+        _run(config, command, ranks)  # by itself: what it holds of the process group, it lets go of
 
 
-def _run(config: RetrievalConfig, command: str, ranks: Ranks, signals: Signals) -> None:
+def _run(config: RetrievalConfig, command: str, ranks: Ranks) -> None:
     data, training = _prepared(config, ranks)  # before the folder: what does not fit leaves no trace
-    with _folder(config, ranks.launcher + command, ranks) as folder:
+    with Signals() as signals, _folder(config, ranks.launcher + command, ranks) as folder:
+        signals.break_off = ranks.group is None  # the others would wait for this one
         _Run(training, data, folder, signals).to_the_end()
 
 
@@ -72,6 +73,8 @@ class _Run:
         self.resume_command = self.ranks.of_first(folder and folder.resume_command)
         self.finished = bool(checkpoint and checkpoint["finished"])
         self.is_new = checkpoint is None
+        self.evaluation_due = bool(checkpoint and checkpoint["evaluation_due"])
+        """Whether the step done last is evaluated before the next; a signal may have come in between."""
         if checkpoint:
             training.load_state_dict(checkpoint)
             self.collapse.state = checkpoint["collapse"]
@@ -88,6 +91,7 @@ class _Run:
                 self._begin()
             self.progress = Progress(config.iterations, training.done, config.batch_size, shown=self.folder is not None)
             try:
+                self._evaluate_if_due()
                 while training.done < config.iterations:
                     self._after_step(*self._step())
             finally:
@@ -98,6 +102,7 @@ class _Run:
         if self.folder:
             _log_baselines(self.folder, self.data, self.config)
         self._evaluate()  # the untrained network
+        self.is_new = False
         self._save()
 
     def _step(self) -> tuple[dict[str, float], Tensor]:
@@ -112,15 +117,21 @@ class _Run:
         config, done, last = self.config, self.training.done, self.training.done == self.config.iterations
         if done % config.log_every == 0 or last:
             self._log_step(values, activations)
-        if done % config.evaluate_every == 0 and not last:
-            self._evaluate()
-            if self.folder:
-                self.progress.say(self._evaluation_line())
+        self.evaluation_due = done % config.evaluate_every == 0 and not last
+        self._evaluate_if_due()
         signal = self.ranks.largest(self.signals.received or 0)
         if signal or done % config.checkpoint_every == 0 or last:
             self._save()
         if signal and not last:
             raise Stopped(signal, self.resume_command) if self.folder else SystemExit(128 + signal)
+
+    def _evaluate_if_due(self) -> None:
+        if not self.evaluation_due:
+            return
+        self._evaluate()
+        self.evaluation_due = False
+        if self.folder:
+            self.progress.say(self._evaluation_line())
 
     def _log_step(self, values: dict[str, float], activations: Tensor) -> None:
         if self.folder is None:
@@ -138,7 +149,9 @@ class _Run:
         if warning:
             self.progress.say(warning)
         shown = {measure.name: measure.text(values[name]) for name, measure in TRAINING.items()}
-        self.progress.update(done, {**shown, "best R@1 %": recall(1).text(self.training.best["recall_at_1"])})
+        shown["best R@1 %"] = recall(1).text(self.training.best["recall_at_1"])
+        shown["ranking loss"] = shown.pop("ranking loss")  # the first to go where the line is too short
+        self.progress.update(done, shown)
 
     def _evaluate(self) -> None:
         """Evaluate on the test classes; the network with the best R@1 so far is kept."""
@@ -167,7 +180,7 @@ class _Run:
             if self.config.regularizer == "svmax":
                 measured = self.training.cost.result()
                 self.folder.log({"step": self.training.done, "split": "cost", **measured})
-                print(cost.sentence(measured))
+                print(cost.sentence(measured, self.ranks.device))
         self._save(finished=True)
         self._print(
             f"{self.config.out}: config.json, metrics.jsonl, checkpoint.pt, {BEST}, {', '.join(figures.RUN_FIGURES)}"
@@ -176,14 +189,18 @@ class _Run:
     def _save(self, finished: bool = False) -> None:
         state = self.training.state_dict()  # of all processes
         if self.folder:
-            ours = {"collapse": self.collapse.state, KEPT: self.data.identity, "finished": finished}
-            self.folder.save(self.training.done, {**state, **ours})
+            own = {"collapse": self.collapse.state, "evaluation_due": self.evaluation_due, "finished": finished}
+            self.folder.save(self.training.done, {**state, KEPT: self.data.identity, **own})
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """What ends the training inside is told in a sentence, with the command that goes on."""
         try:
             yield
+        except Interrupted as interruption:  # it waited for pictures, of the next step or of an evaluation
+            if not self.is_new:
+                self._save()
+            raise Stopped(interruption.signum, self.resume_command) from None
         except UserError as error:
             raise UserError(f"{str(error).rstrip('.')}; go on with: {self.resume_command}") from error
         except (MemoryError, RuntimeError) as error:
@@ -193,7 +210,7 @@ class _Run:
                     f"memory ran out at step {step}; take a smaller --batch-size or --autocast bfloat16 in a new --out"
                 )
             elif is_of_a_dead_worker(error):
-                remedy = "if memory or shared memory ran out, take fewer --workers"
+                remedy = "if memory ran out, take fewer --workers"
                 what = f"a process that reads pictures died at step {step} ({_gist(error)}); {remedy}"
             elif self.ranks.group is not None and _is_of_the_group(error):
                 what = f"another process of torchrun ended or was not heard of at step {step} ({_gist(error)})"

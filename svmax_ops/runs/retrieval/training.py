@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.retrieval.config import RetrievalConfig
-from svmax_ops.runs.retrieval.cost import Cost
+from svmax_ops.runs.retrieval.cost import Clock, Cost
 from svmax_ops.runs.retrieval.data.loading import Request, draws, load
 from svmax_ops.runs.retrieval.data.pictures import Pictures
 from svmax_ops.runs.retrieval.losses import LOSSES, ranking_loss
@@ -64,7 +63,7 @@ class Training:
         Raises:
             UserError: a picture cannot be read (nothing has changed then), or the loss is not finite.
         """
-        begin = time.perf_counter()
+        clock = Clock(self.ranks.device)
         pictures = self._next_pictures()
         self.is_between_steps = False
         labels = self.pictures.labels[next(self.batches)].to(self.ranks.device)
@@ -82,7 +81,7 @@ class Training:
         self.scaler.update()
         self.done += 1
         values = {"loss": loss.item(), "ranking_loss": ranking.item(), "regularizer": term.item(), "lr": lr}
-        self.cost.step(time.perf_counter() - begin)
+        self.cost.step(clock.seconds())
         if not math.isfinite(values["loss"]):
             raise UserError(
                 f"the loss became {values['loss']} at step {self.done} (ranking loss {values['ranking_loss']},"
