@@ -53,6 +53,19 @@ def whole(command, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def light(command) -> list[str]:
+    """The same with a small network: of what the processes that read do, as much."""
+    return [*command, "--network", "small"]
+
+
+@pytest.fixture(scope="module")
+def whole_light(light, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("light")
+    assert main([*light, "--out", str(folder)]) == 0
+    return folder
+
+
 def assert_equal_ends(metrics, one: Path, other: Path) -> None:
     assert metrics(one) == metrics(other)
     for name in ("checkpoint.pt", "best.pt"):
@@ -80,7 +93,7 @@ def test_a_stopped_run_with_dropout_and_workers_goes_on_bit_for_bit(
 
 @pytest.mark.parametrize("waiting_for", ["the third step", "an evaluation"])
 def test_a_signal_is_heeded_while_pictures_do_not_come(
-    svmax, command, whole, metrics, tmp_path, monkeypatch, waiting_for
+    svmax, light, whole_light, metrics, tmp_path, monkeypatch, waiting_for
 ):
     """And nothing is lost: the checkpoint is one of the last step, and says that its evaluation is due."""
     batch, evaluate = ImageFiles.batch, _Run._evaluate_if_due
@@ -103,12 +116,12 @@ def test_a_signal_is_heeded_while_pictures_do_not_come(
     with monkeypatch.context() as patch:
         patch.setattr(ImageFiles, "batch", hang)
         patch.setattr(_Run, "_evaluate_if_due", note)
-        assert svmax(*command, "--out", tmp_path).code == 143
+        assert svmax(*light, "--out", tmp_path).code == 143
     checkpoint = read_checkpoint(tmp_path / "checkpoint.pt")
     if waiting_for == "an evaluation":
         assert (checkpoint["step"], checkpoint["evaluation_due"]) == (3, True)
-    assert svmax(*command, "--out", tmp_path, "--resume").code == 0
-    assert_equal_ends(metrics, tmp_path, whole)
+    assert svmax(*light, "--out", tmp_path, "--resume").code == 0
+    assert_equal_ends(metrics, tmp_path, whole_light)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
@@ -138,9 +151,7 @@ def test_nohup_is_respected(monkeypatch):
     assert signals.received is None
 
 
-def test_reading_processes_need_neither_shared_memory_files_nor_a_short_tmpdir(
-    birds, command, whole, metrics, tmp_path
-):
+def test_reading_processes_need_neither_shared_memory_files_nor_a_short_tmpdir(light, whole_light, metrics, tmp_path):
     """As in a container: a /dev/shm smaller than a batch, of 7 MB here. It has to hold the semaphores alone."""
     small = "mount -t tmpfs -o size=1m tmpfs /dev/shm && "
     can = subprocess.run(["unshare", "-m", "sh", "-c", small + "true"], capture_output=True, text=True)
@@ -148,7 +159,7 @@ def test_reading_processes_need_neither_shared_memory_files_nor_a_short_tmpdir(
         pytest.skip(f"no /dev/shm of our own: {can.stderr.strip()}")
     long = tmp_path / ("t" * 110)
     long.mkdir()
-    run = [sys.executable, "-m", "svmax_ops.cli", *command, "--out", str(tmp_path / "run")]
+    run = [sys.executable, "-m", "svmax_ops.cli", *light, "--out", str(tmp_path / "run")]
     result = subprocess.run(
         ["unshare", "-m", "sh", "-c", small + 'exec "$@"', "sh", *run],
         env={**os.environ, "TMPDIR": str(long), "OMP_NUM_THREADS": str(torch.get_num_threads())},
@@ -156,7 +167,7 @@ def test_reading_processes_need_neither_shared_memory_files_nor_a_short_tmpdir(
         text=True,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert metrics(tmp_path / "run") == metrics(whole)
+    assert metrics(tmp_path / "run") == metrics(whole_light)
 
 
 def test_too_few_open_files_for_the_reading_processes(birds, capfd):

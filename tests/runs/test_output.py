@@ -111,12 +111,11 @@ def terminal(monkeypatch):
         monkeypatch.delenv("COLUMNS", raising=False)
 
         def shown() -> list[str]:
-            stream.write("\0")  # a terminal hands on what was written in its own time
-            stream.flush()
+            print("the end", file=stream, flush=True)
             text = b""
-            while b"\0" not in text:
-                text += os.read(controller, 1 << 16)
-            return text.decode().replace("\0", "").replace("\n", "\r").split("\r")
+            while b"the end" not in text:
+                text += os.read(controller, 4096)
+            return text.decode().partition("the end")[0].replace("\n", "\r").split("\r")
 
         return shown
 
@@ -139,7 +138,7 @@ def test_the_bar_fits_the_terminal_and_gives_way_to_the_numbers(terminal, column
     lines = [line.rstrip() for line in shown() if line.strip()]
     width = columns or 80
     assert all(len(line) < width for line in lines)
-    assert any(line.startswith(("11990/20000"[: width - 1], " 60% ")) for line in lines[1:])
+    assert "11990/20000"[: width - 1] in lines[-1]
     if width >= 80:
         assert "loss 2.17  spread 0.509  best R@1 % 66.7" in lines[-1]
         assert " images/s " in lines[-1]
