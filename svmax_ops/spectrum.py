@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from svmax_ops.functional import singular_value_bounds, svdvals
+from svmax_ops import functional
 
 
 class Spectrum(NamedTuple):
@@ -49,9 +49,10 @@ def spectrum(embeddings: Tensor, *, normalize: bool = True, center: bool = False
     >>> round(report.spread.item(), 4), round(report.effective_rank.item(), 4), report.condition.item()
     (1.0, 8.0, 1.0)
     """
-    singular_values = svdvals(embeddings, normalize=normalize, center=center)
-    b, d = embeddings.shape[-2:]
-    lower, upper = singular_value_bounds(b, d, center=center)
+    options = {"normalize": normalize, "center": center}
+    singular_values = functional.singular_values("spectrum", "embeddings", embeddings, **options)
+    lower, upper = functional.bounds("spectrum", "embeddings", embeddings.shape, center=center)
+    d = embeddings.shape[-1]
     total = singular_values.sum(-1)
     mean = total / d
     share = singular_values / torch.where(total == 0, 1, total)[..., None]
