@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from svmax_ops import backends, distributed, sharding
-from svmax_ops.torch_internals import is_dtensor, is_masked, right_or_unknown
+from svmax_ops.torch_internals import check_when_run, is_dtensor, is_masked, right_or_unknown
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -241,6 +241,6 @@ def _demand(right: bool, wanted: str, shape: Sequence[int], why: str = ".") -> N
     if torch.compiler.is_compiling() or isinstance(right, torch.SymBool):
         if not right_or_unknown(right):
             raise ValueError(f"{wanted}, got {list(shape)}{why}")
-        torch._check(right, lambda: wanted + why)
+        check_when_run(right, wanted + why)
     elif not right:
         raise ValueError(f"{wanted}, got {list(shape)}{why}")

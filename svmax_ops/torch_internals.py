@@ -83,6 +83,26 @@ def right_or_unknown(condition: bool | torch.SymBool) -> bool:
     return guard_or_true(condition)
 
 
+def check_when_run(condition: bool | torch.SymBool, message: str) -> None:
+    """``torch._check``: the compiled graph raises RuntimeError where the condition turns out wrong.
+
+    Inductor, and any compiler before torch 2.14, may put an expression of its own in place of the message.
+    """
+    if torch.__version__ >= (2, 14):  # which loses a function that makes the message, and before takes nothing else
+        torch._check(condition, message)
+    else:
+        torch._check(condition, lambda: message)
+
+
+def is_unknown(condition: bool | torch.SymBool) -> bool:
+    """Whether the condition hangs on a size that is unknown while compiling."""
+    if not (torch.compiler.is_compiling() or isinstance(condition, torch.SymBool)):
+        return False
+    from torch.fx.experimental.symbolic_shapes import guard_or_false, guard_or_true
+
+    return guard_or_true(condition) and not guard_or_false(condition)
+
+
 def constant_while_compiling(function: _F) -> _F:
     """torch.compile calls the function while it compiles, and does not look into it.
 
