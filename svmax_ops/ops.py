@@ -19,6 +19,7 @@ from svmax_ops import derivatives
 from svmax_ops.backends.reference import result_dtype
 from svmax_ops.torch_internals import SingleLevelFunction, forget, keep
 
+
 def register_rules(namespace: str) -> None:
     """Give the ops of ``namespace`` (the schemas of csrc/schemas.cpp) their fake, autograd and vmap rules.
 
@@ -267,9 +268,7 @@ def _gradient_rule(name: str, second: Callable[..., tuple[Tensor, Tensor]]) -> C
         def function_for(**options: Any) -> type[SingleLevelFunction]:
             class Gradient(SingleLevelFunction):
                 @staticmethod
-                def forward(
-                    ctx: Any, grad: Tensor, x: Tensor, kept: Tensor, row_norms: Tensor, keyset: Any
-                ) -> Tensor:
+                def forward(ctx: Any, grad: Tensor, x: Tensor, kept: Tensor, row_norms: Tensor, keyset: Any) -> Tensor:
                     ctx.save_for_backward(grad, x)
                     ctx.save_for_forward(grad, x)
                     return _below_autograd(op, keyset, grad, x, kept, row_norms, **options)
