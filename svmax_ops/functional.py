@@ -1,4 +1,9 @@
-"""What a user calls: check the arguments, choose a backend, call one op."""
+"""What a user calls: check the arguments, choose a backend, call one op.
+
+In a process that was forked from one that had computed with several threads, an op waits for them for ever, as
+torch's own ops do: start processes by "spawn" or "forkserver", or call ``torch.set_num_threads(1)`` before the parent's
+first op.
+"""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ import torch
 
 from svmax_ops.torch_internals import constant_while_compiling, keep, kept
 
-# op -> (how many of each result's dimensions belong to one matrix, the same of each tensor argument)
-_OWN_DIMENSIONS = {
-    "gram": ((2, 1), (2,)),
-    "spectral": ((0, 2), (2,)),
-    "objective": ((0, 2, 1), (2,)),
-    "singular_values": ((1, 2, 1), (2,)),
-    "backward": ((2,), (0, 2, 2, 1)),
-    "singular_values_backward": ((2,), (1, 2, 2, 1)),
+# op -> (its results, its tensor arguments, how many dimensions of the first argument belong to one matrix)
+_OPS = {
+    "gram": (2, 1, 2),
+    "spectral": (2, 1, 2),
+    "objective": (3, 1, 2),
+    "singular_values": (3, 1, 2),
+    "backward": (1, 4, 0),
+    "singular_values_backward": (1, 4, 1),
 }
 
 
@@ -32,20 +32,19 @@ def register() -> None:
             continue
         from torch.distributed.tensor.experimental import register_sharding
 
-        for name, own in _OWN_DIMENSIONS.items():
-            register_sharding(getattr(ops, name).default)(_rule(*own))
+        for name, counts in _OPS.items():
+            register_sharding(getattr(ops, name).default)(_rule(*counts))
         keep(ops, "sharding", True)
 
 
-def _rule(results: tuple[int, ...], arguments: tuple[int, ...]) -> Callable[..., Any]:
-    """torch's rule of an op: the placements of its results and arguments that belong together."""
+def _rule(results: int, arguments: int, own_dimensions: int) -> Callable[..., Any]:
+    """torch's rule of an op: the placements of its results and its tensor arguments that go together."""
 
-    def placements(*args: Any, **options: Any) -> list[tuple[list[Any], list[Any]]]:
+    def placements(first: Any, *others: Any, **options: Any) -> list[tuple[list[Any], list[Any]]]:
         from torch.distributed.tensor import Replicate, Shard
 
-        # Every argument has the same batch dimensions; further tensors follow as keyword arguments nowhere.
-        batch = args[0].ndim - arguments[0]
-        found = [([Replicate()] * len(results), [Replicate()] * len(arguments))]
-        return found + [([Shard(i)] * len(results), [Shard(i)] * len(arguments)) for i in range(batch)]
+        # Results and arguments all have the same batch dimensions, which come first.
+        batch_dimensions = [Shard(i) for i in range(first.ndim - own_dimensions)]
+        return [([each] * results, [each] * arguments) for each in (Replicate(), *batch_dimensions)]
 
     return placements

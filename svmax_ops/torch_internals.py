@@ -56,7 +56,7 @@ def _attribute(name: str) -> str:
 
 
 def is_dtensor(x: Tensor) -> bool:
-    """Of ``torch.distributed.tensor``, whose import takes half as long as torch's own."""
+    """A ``torch.distributed.tensor.DTensor``."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(x, module.DTensor)
 

@@ -60,7 +60,8 @@ def works(package):
                 (ddx,) = torch.autograd.grad(dx.square().sum(), v)
                 assert dx.abs().sum() > 0 and ddx.abs().sum() > 0
                 torch.testing.assert_close(torch.func.vmap(torch.func.grad(package.svmax_loss))(v[None])[0], dx)
-    torch.library.opcheck(torch.ops.svmax.objective.default, (x,), dict(objective="nuclear_norm", normalize=True, center=False))
+    options = {"objective": "nuclear_norm", "normalize": True, "center": False}
+    torch.library.opcheck(torch.ops.svmax.objective.default, (x,), options)
 
 for name in [name for name in sys.modules if name.partition(".")[0] == "svmax_ops"]:
     importlib.reload(sys.modules[name])
