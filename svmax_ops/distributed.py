@@ -23,6 +23,7 @@ from torch.autograd import forward_ad
 from torch.nn.functional import pad
 
 from svmax_ops.backends import reference
+from svmax_ops.torch_internals import is_unknown
 
 if TYPE_CHECKING:
     from svmax_ops.backends import Backend
@@ -55,8 +56,9 @@ def objective(
         # P's columns sum to zero over all ranks, so no gradient goes through the mean.
         total, rows = _summed(x.detach().sum(-2), b, group)
         x = x - (total / rows)[..., None, :]
-    if b < d:
-        x = pad(x, (0, 0, 0, d - b))  # zero rows: `gram` gives [d, d] on every rank
+    unknown = is_unknown(b < d)
+    if unknown or b < d:
+        x = pad(x, (0, 0, 0, d if unknown else d - b))  # zero rows: `gram` gives [d, d] on every rank
     need_gradient = torch.is_grad_enabled() and x.requires_grad
     nuclear_norm, rows = _NuclearNorm.apply(x, b, normalize, exact, need_gradient, function, group, stages)
     return reference.from_nuclear_norm(nuclear_norm, name, rows, d, center).to(dtype)

@@ -89,10 +89,7 @@ class use_backend(ContextDecorator):  # noqa: N801 - used like a function, as to
     """
 
     def __init__(self, name: str) -> None:
-        self.name = _known(name, "use_backend")
-
-    def _recreate_cm(self) -> use_backend:
-        return self  # it has no state of its own: a decorated function may run in several threads at once
+        self.name = _known(name, "use_backend")  # and no other state: several threads may be in one at once
 
     def __enter__(self) -> None:
         block = _Block(self.name, _innermost.get())

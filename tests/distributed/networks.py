@@ -192,6 +192,18 @@ def compiled_with_fewer_rows_than_dimensions(rank: int, world: int) -> None:
         assert_same(*(f(x, group=dist.group.WORLD) for f in (compiled, svmax_loss)), x)
 
 
+def compiled_with_rows_chosen_by_a_mask(rank: int, world: int) -> None:
+    """Whose number is unknown while compiling."""
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x, mask: svmax_loss(x[mask], group=dist.group.WORLD), fullgraph=True, backend="aot_eager"
+    )
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for rows in ((20, 13), (3, 4)):
+            x, mask = truth.random(30, DIMENSION, seed=rank).requires_grad_(), torch.arange(30) < rows[rank]
+            assert_same(compiled(x, mask), svmax_loss(x[mask], group=dist.group.WORLD), x)
+
+
 def compiled_autograd(rank: int, world: int) -> None:
     import torch._dynamo.compiled_autograd
 
@@ -261,6 +273,7 @@ CHECKS = [
     compiled_ahead_of_time,
     compiled_by_inductor,
     compiled_with_fewer_rows_than_dimensions,
+    compiled_with_rows_chosen_by_a_mask,
     compiled_autograd,
     a_dtensor_is_the_whole_batch,
     a_compiled_dtensor,
