@@ -90,7 +90,7 @@ struct Matrices {
 };
 
 // The objectives by the names that the schemas list.
-inline Objective objective_of(const std::string& name, const Matrices& in) {
+inline Objective objective_of(const std::string& name, const Matrices& in, const Tensor& x) {
   const double b = double(in.b), d = double(in.d);
   if (name == "nuclear_norm") return {Objective::Kind::Linear, 1, 0, 0, 0};
   if (name == "mean_singular_value") return {Objective::Kind::Linear, 1 / d, 0, 0, 0};
@@ -100,7 +100,8 @@ inline Objective objective_of(const std::string& name, const Matrices& in) {
   const bool center = in.first.center;
   const double upper = std::sqrt(std::min(center ? b - 1 : b, d) * b) / d;
   const double lower = center ? 0 : std::sqrt(b) / d;
-  STD_TORCH_CHECK(upper > lower, "svmax::objective: svmax_loss needs min(b, d) >= 2, got [", in.b, ", ", in.d, "]");
+  STD_TORCH_CHECK(upper > lower, "svmax::objective: svmax_loss needs ",
+                  center ? "b >= 2 when centred" : "min(b, d) >= 2", ", got x ", shape_of(x), "; U equals L");
   return {Objective::Kind::Bounded, 0, upper, upper - lower, d};
 }
 

@@ -23,6 +23,7 @@ from torch.autograd import forward_ad
 from torch.nn.functional import pad
 
 from svmax_ops.backends import reference
+from svmax_ops.torch_internals import is_unknown
 
 if TYPE_CHECKING:
     from svmax_ops.backends import Backend
@@ -44,7 +45,8 @@ def objective(
     _refuse_transforms(function, x)
     if not torch.compiler.is_compiling():
         _check(function, group)
-        _agree(_Call(function, name, normalize, center, x.dtype, tuple(x.shape[:-2]), x.shape[-1]), x, group)
+        of = name.removesuffix("_unbounded")
+        _agree(function, _Call(of, name, normalize, center, x.dtype, tuple(x.shape[:-2]), x.shape[-1]), x, group)
     b, d = x.shape[-2:]
     exact = x.dtype == torch.float64
     dtype = reference.result_dtype(x)
@@ -57,8 +59,9 @@ def objective(
         for _ in range(2):
             total, rows = _summed(x.detach().sum(-2), b, group)
             x = x - (total / rows)[..., None, :]
-    if b < d:
-        x = pad(x, (0, 0, 0, d - b))  # zero rows: `gram` gives [d, d] on every rank
+    unknown = is_unknown(b < d)
+    if unknown or b < d:
+        x = pad(x, (0, 0, 0, d if unknown else d - b))  # zero rows: `gram` gives [d, d] on every rank
     need_gradient = torch.is_grad_enabled() and x.requires_grad
     nuclear_norm, rows = _NuclearNorm.apply(x, b, normalize, exact, need_gradient, function, group, stages)
     return reference.from_nuclear_norm(nuclear_norm, name, rows, d, center).to(dtype)
@@ -168,7 +171,7 @@ class _Call(NamedTuple):
 _agreed: WeakKeyDictionary[dist.ProcessGroup, set[_Call]] = WeakKeyDictionary()
 
 
-def _agree(call: _Call, x: Tensor, group: dist.ProcessGroup) -> None:
+def _agree(function: str, call: _Call, x: Tensor, group: dist.ProcessGroup) -> None:
     """Refuse on every rank what the ranks cannot compute together. Exchanged once: it makes the host wait."""
     agreed = _agreed.setdefault(group, set())
     if call in agreed:
@@ -181,16 +184,16 @@ def _agree(call: _Call, x: Tensor, group: dist.ProcessGroup) -> None:
     if len(ranks) > 1:
         said = "; ".join(f"{other} on rank {', '.join(where)}" for other, where in ranks.items())
         raise ValueError(
-            f"{call.function}: all ranks of group must call the same function on embeddings of the same dtype and"
+            f"{function}: all ranks of group must call the same function on embeddings of the same dtype and"
             f" shape but for the number of rows b, got {said}."
         )
     b = sum(rows for _, rows in calls)
     if b < 1:
-        raise ValueError(f"{call.function}: the ranks of group must hold at least one row together, got none.")
+        raise ValueError(f"{function}: the ranks of group must hold at least one row together, got none.")
     if call.objective == "svmax_loss" and (b < 2 or (call.d < 2 and not call.center)):
         wanted = "b >= 2 when centred" if call.center else "min(b, d) >= 2"
         raise ValueError(
-            f"{call.function}: the ranks of group must hold [..., b, d] with {wanted} together, got [{b}, {call.d}];"
+            f"{function}: the ranks of group must hold [..., b, d] with {wanted} together, got [{b}, {call.d}];"
             " U equals L. Use bounded=False."
         )
     agreed.add(call)

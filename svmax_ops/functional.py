@@ -1,14 +1,20 @@
-"""What a user calls: check the arguments, choose a backend, call one op."""
+"""What a user calls: check the arguments, choose a backend, call one op.
+
+In a process that was forked from one that had computed with several threads, an op waits for them for ever, as
+torch's own ops do: start processes by "spawn" or "forkserver", or call ``torch.set_num_threads(1)`` before the parent's
+first op.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from svmax_ops import backends, distributed
+from svmax_ops import backends, distributed, sharding
+from svmax_ops.torch_internals import check_when_run, is_dtensor, is_masked, right_or_unknown
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -51,12 +57,7 @@ def svmax_loss(
     >>> round(svmax_loss(collapsed).item(), 3)
     2.718
     """
-    _check("svmax_loss", "embeddings", embeddings, group)
-    b, d = embeddings.shape[-2:]
-    if bounded and group is None and (b < 2 or (d < 2 and not center)):
-        raise ValueError(f"svmax_loss: embeddings must be {_undefined_bounds(b, d, center)} Use bounded=False.")
-    name = "svmax_loss" if bounded else "svmax_loss_unbounded"
-    return _objective("svmax_loss", embeddings, name, normalize, center, group)
+    return loss("svmax_loss", embeddings, bounded=bounded, normalize=normalize, center=center, group=group)
 
 
 def mean_singular_value(
@@ -129,8 +130,7 @@ def svdvals(matrix: Tensor, *, normalize: bool = False, center: bool = False) ->
     >>> svdvals(torch.diag(torch.tensor([1.0, 3.0, 2.0]))).tolist()
     [3.0, 2.0, 1.0]
     """
-    _check("svdvals", "matrix", matrix, None)
-    return backends.choose("svdvals", matrix).singular_values(matrix, normalize, center)
+    return singular_values("svdvals", "matrix", matrix, normalize=normalize, center=center)
 
 
 def singular_value_bounds(b: int, d: int, *, center: bool = False) -> tuple[float, float]:
@@ -154,17 +154,35 @@ def singular_value_bounds(b: int, d: int, *, center: bool = False) -> tuple[floa
     """
     if b < 1 or d < 1:
         raise ValueError(f"singular_value_bounds: b and d must be at least 1, got b={b}, d={d}.")
-    if b < 2 or (d < 2 and not center):
-        raise ValueError(f"singular_value_bounds: the batch must be {_undefined_bounds(b, d, center)}")
-    if center:
-        return 0.0, math.sqrt(min(b - 1, d) * b) / d
-    return math.sqrt(b) / d, math.sqrt(min(b, d) * b) / d
+    return bounds("singular_value_bounds", "the batch", (b, d), center=center)
 
 
-def _undefined_bounds(b: int, d: int, center: bool) -> str:
-    if center:
-        return f"[..., b, d] with b >= 2 when centred, got [{b}, {d}]; one row minus its mean is zero, U equals L."
-    return f"[..., b, d] with min(b, d) >= 2, got [{b}, {d}]; with one direction U equals L."
+# ---- the same by the name of whoever was called: for the modules and functions that are made of these
+
+
+def loss(
+    function: str, embeddings: Tensor, *, bounded: bool, normalize: bool, center: bool, group: Any = None
+) -> Tensor:
+    """:func:`svmax_loss`, whose errors name ``function``."""
+    _check(function, "embeddings", embeddings, group)
+    if bounded and group is None:
+        _check_bounds(function, "embeddings", embeddings.shape, center, " Use bounded=False.")
+    name = "svmax_loss" if bounded else "svmax_loss_unbounded"
+    return _objective(function, embeddings, name, normalize, center, group)
+
+
+def singular_values(function: str, argument: str, matrix: Tensor, *, normalize: bool, center: bool) -> Tensor:
+    """:func:`svdvals`, whose errors name ``function`` and its ``argument``."""
+    _check(function, argument, matrix, None)
+    return backends.choose(function, matrix).singular_values(matrix, normalize, center)
+
+
+def bounds(function: str, argument: str, shape: Sequence[int], *, center: bool) -> tuple[float, float]:
+    """:func:`singular_value_bounds` of embeddings of this shape ``[..., b, d]``."""
+    _check_bounds(function, argument, shape, center)
+    b, d = shape[-2:]
+    lower = 0.0 if center else torch.sym_sqrt(b) / d
+    return lower, torch.sym_sqrt(torch.sym_min(b - 1 if center else b, d) * b) / d
 
 
 def _objective(function: str, x: Tensor, name: str, normalize: bool, center: bool, group: Any) -> Tensor:
@@ -174,10 +192,19 @@ def _objective(function: str, x: Tensor, name: str, normalize: bool, center: boo
     return backend.objective(x, name, normalize, center)
 
 
+# ---- what is refused: what no backend can serve, before any kernel starts
+
+
 def _check(function: str, argument: str, x: Tensor, group: Any) -> None:
-    """Refuse what no backend can serve, before any kernel starts."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{function}: {argument} must be a torch.Tensor [..., b, d], got {type(x).__name__}.")
+    if type(x) is not Tensor:
+        _check_subclass(function, argument, x, group)
+    if x.is_nested:
+        raise TypeError(
+            f"{function}: {argument} must be a dense tensor [..., b, d], got a nested tensor;"
+            f" call it for each of {argument}.unbind()."
+        )
     if x.dtype not in _DTYPES:
         raise TypeError(
             f"{function}: {argument} must be float16, bfloat16, float32 or float64, got {x.dtype}."
@@ -187,5 +214,41 @@ def _check(function: str, argument: str, x: Tensor, group: Any) -> None:
         raise TypeError(f"{function}: {argument} must be a dense tensor, got layout {x.layout}; use to_dense().")
     if x.dim() < 2:
         raise ValueError(f"{function}: {argument} must be [..., b, d], at least 2 dimensions, got {list(x.shape)}.")
-    if x.shape[-1] == 0 or (x.shape[-2] == 0 and group is None):  # other ranks of a group may have rows
-        raise ValueError(f"{function}: {argument} must be [..., b, d] with b >= 1 and d >= 1, got {list(x.shape)}.")
+    for size, least in zip(x.shape[-2:], (1 if group is None else 0, 1), strict=True):  # other ranks may have rows
+        _demand(size >= least, f"{function}: {argument} must be [..., b, d] with b >= 1 and d >= 1", x.shape)
+
+
+def _check_subclass(function: str, argument: str, x: Tensor, group: Any) -> None:
+    if is_masked(x):
+        raise TypeError(
+            f"{function}: {argument} must be a dense tensor [..., b, d], got a MaskedTensor; choose the rows to be"
+            f" counted, for example with {argument}.get_data()[rows]."
+        )
+    if is_dtensor(x):
+        if group is not None:
+            raise TypeError(
+                f"{function}: {argument} must be a plain tensor with this process's rows where group is given, got a"
+                f" DTensor; pass {argument}.to_local(), or leave group out: a DTensor is the whole batch."
+            )
+        sharding.register()
+
+
+def _check_bounds(function: str, argument: str, shape: Sequence[int], center: bool, remedy: str = "") -> None:
+    """Refuse where U equals L."""
+    b, d = shape[-2:]
+    if center:
+        wanted, why = "b >= 2 when centred", "one row minus its mean is zero, U equals L."
+    else:
+        wanted, why = "min(b, d) >= 2", "with one direction U equals L."
+    for size in (b,) if center else (b, d):
+        _demand(size >= 2, f"{function}: {argument} must be [..., b, d] with {wanted}", shape, f"; {why}{remedy}")
+
+
+def _demand(right: bool, wanted: str, shape: Sequence[int], why: str = ".") -> None:
+    """Refuse ``shape`` unless ``right``. Where a compiler does not know that yet, its graph checks when it runs."""
+    if torch.compiler.is_compiling() or isinstance(right, torch.SymBool):
+        if not right_or_unknown(right):
+            raise ValueError(f"{wanted}, got {list(shape)}{why}")
+        check_when_run(right, wanted + why)
+    elif not right:
+        raise ValueError(f"{wanted}, got {list(shape)}{why}")

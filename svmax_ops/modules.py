@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from svmax_ops.functional import svmax_loss
+from svmax_ops import functional
 
 
 class SVMaxLoss(nn.Module):
@@ -47,9 +47,8 @@ class SVMaxLoss(nn.Module):
         self.group = group
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        loss = svmax_loss(
-            embeddings, bounded=self.bounded, normalize=self.normalize, center=self.center, group=self.group
-        )
+        options = {"bounded": self.bounded, "normalize": self.normalize, "center": self.center}
+        loss = functional.loss("SVMaxLoss", embeddings, **options, group=self.group)
         return self.weight * (loss.mean() if loss.dim() else loss)
 
     def extra_repr(self) -> str:

@@ -14,19 +14,21 @@ import torch
 from torch import Tensor
 from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd import forward_ad
-from torch.autograd.function import _SingleLevelFunction
 
 from svmax_ops import derivatives
 from svmax_ops.backends.reference import result_dtype
-
-_libraries: list[torch.library.Library] = []  # torch drops the registrations of a library that is garbage collected
+from svmax_ops.torch_internals import SingleLevelFunction, forget, keep
 
 
 def register_rules(namespace: str) -> None:
-    """Give the ops of ``namespace`` (the schemas of csrc/schemas.cpp) their fake, autograd and vmap rules."""
-    library = torch.library.Library(namespace, "FRAGMENT")
-    _libraries.append(library)
+    """Give the ops of ``namespace`` (the schemas of csrc/schemas.cpp) their fake, autograd and vmap rules.
+
+    Rules that another import of this package gave them in this process make way for these.
+    """
     ops = getattr(torch.ops, namespace)
+    forget(ops, "rules")
+    library = torch.library.Library(namespace, "FRAGMENT")
+    keep(ops, "rules", library)
     for name, fake in _FAKES.items():
         torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
         torch.library.register_vmap(f"{namespace}::{name}", _vmap_rule(getattr(ops, name).default), lib=library)
@@ -41,13 +43,13 @@ def direct_call(namespace: str, name: str) -> Callable[..., Tensor]:
     nothing is differentiated, and its autograd function is called without the dispatcher where that is all it would do.
     """
     ops = getattr(torch.ops, namespace)
-    op, function = getattr(ops, name).default, _forward_function(ops, *_FORWARD[name])
+    op, function_for = getattr(ops, name).default, _forward_functions(ops, *_FORWARD[name])
 
     def call(x: Tensor, **options: Any) -> Tensor:
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return op(x, **options)[0]
         if _is_differentiated(x):
-            return function.apply(x, None, options)[0]
+            return function_for(**options).apply(x, None)[0]
         return _below_autograd(op, None, x, **options)[0]
 
     return call
@@ -170,7 +172,7 @@ def _is_differentiated(*tensors: Tensor) -> bool:
     return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
-def _apply(function: type[_SingleLevelFunction], *args: Any) -> Any:
+def _apply(function: type[SingleLevelFunction], *args: Any) -> Any:
     if torch._C._are_functorch_transforms_active():
         with enable_single_level_autograd_function():
             return function.apply(*args)
@@ -200,46 +202,55 @@ def _not_differentiable(name: str) -> Callable[[Any], Callable[..., Any]]:
     return rule
 
 
+# An autograd function is made once for each combination of options, which so are constants of it: compiled autograd
+# keeps its graphs by the function and the sizes.
+
+
 @functools.cache
-def _forward_function(ops: Any, name: str, gradient: str, tangent: Callable[..., Tensor]) -> type[_SingleLevelFunction]:
-    """Autograd of an op x -> (result, kept, row_norms), where op ``gradient`` takes the gradient of the result to x."""
+def _forward_functions(ops: Any, name: str, gradient: str, tangent: Callable[..., Tensor]) -> Callable[..., Any]:
+    """options -> autograd of an op x -> (result, kept, row_norms); op ``gradient`` takes the result's gradient to x."""
     op, gradient_op = getattr(ops, name).default, getattr(ops, gradient).default
 
-    class Forward(_SingleLevelFunction):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor, keyset: Any, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-            result, kept, row_norms = _below_autograd(op, keyset, x, need_gradient=True, **options)
-            ctx.options = options
-            ctx.save_for_backward(x, kept, row_norms)
-            ctx.save_for_forward(x)
-            ctx.mark_non_differentiable(kept, row_norms)
-            ctx.set_materialize_grads(False)
-            return result, kept, row_norms
+    @functools.cache
+    def function_for(**options: Any) -> type[SingleLevelFunction]:
+        class Forward(SingleLevelFunction):
+            @staticmethod
+            def forward(ctx: Any, x: Tensor, keyset: Any) -> tuple[Tensor, Tensor, Tensor]:
+                result, kept, row_norms = _below_autograd(op, keyset, x, need_gradient=True, **options)
+                ctx.save_for_backward(x, kept, row_norms)
+                ctx.save_for_forward(x)
+                ctx.mark_non_differentiable(kept, row_norms)
+                ctx.set_materialize_grads(False)
+                return result, kept, row_norms
 
-        @staticmethod
-        def backward(ctx: Any, grad: Tensor | None, *unused: Any) -> Any:
-            if grad is None:
-                return None, None, None
-            x, kept, row_norms = ctx.saved_tensors
-            if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-                return gradient_op(grad, x, kept, row_norms, **ctx.options), None, None
-            return _below_autograd(gradient_op, None, grad, x, kept, row_norms, **ctx.options), None, None
+            @staticmethod
+            def backward(ctx: Any, grad: Tensor | None, *unused: Any) -> Any:
+                if grad is None:
+                    return None, None
+                x, kept, row_norms = ctx.saved_tensors
+                # Compiled autograd has torch.compile trace this: to it the op is all there is.
+                traced = torch.compiler.is_compiling()
+                if traced or torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+                    return gradient_op(grad, x, kept, row_norms, **options), None
+                return _below_autograd(gradient_op, None, grad, x, kept, row_norms, **options), None
 
-        @staticmethod
-        def jvp(ctx: Any, x_tangent: Tensor, *unused: Any) -> Any:
-            (x,) = ctx.saved_tensors
-            return tangent(x, x_tangent, **ctx.options).to(result_dtype(x)), None, None
+            @staticmethod
+            def jvp(ctx: Any, x_tangent: Tensor, *unused: Any) -> Any:
+                (x,) = ctx.saved_tensors
+                return tangent(x, x_tangent, **options).to(result_dtype(x)), None, None
 
-    return Forward
+        return Forward
+
+    return function_for
 
 
 def _forward_rule(name: str) -> Callable[[Any], Callable[..., Any]]:
     def rule(ops: Any) -> Callable[..., Any]:
-        op, function = getattr(ops, name).default, _forward_function(ops, *_FORWARD[name])
+        op, function_for = getattr(ops, name).default, _forward_functions(ops, *_FORWARD[name])
 
         def kernel(keyset: Any, x: Tensor, need_gradient: bool = False, **options: Any) -> Any:
             if _is_differentiated(x):
-                return _apply(function, x, keyset, options)
+                return _apply(function_for(**options), x, keyset)
             return _below_autograd(op, keyset, x, need_gradient=need_gradient, **options)
 
         return kernel
@@ -253,31 +264,32 @@ def _gradient_rule(name: str, second: Callable[..., tuple[Tensor, Tensor]]) -> C
     def rule(ops: Any) -> Callable[..., Any]:
         op = getattr(ops, name).default
 
-        class Gradient(_SingleLevelFunction):
-            @staticmethod
-            def forward(
-                ctx: Any, grad: Tensor, x: Tensor, kept: Tensor, row_norms: Tensor, keyset: Any, options: dict[str, Any]
-            ) -> Tensor:
-                ctx.options = options
-                ctx.save_for_backward(grad, x)
-                ctx.save_for_forward(grad, x)
-                return _below_autograd(op, keyset, grad, x, kept, row_norms, **options)
+        @functools.cache
+        def function_for(**options: Any) -> type[SingleLevelFunction]:
+            class Gradient(SingleLevelFunction):
+                @staticmethod
+                def forward(ctx: Any, grad: Tensor, x: Tensor, kept: Tensor, row_norms: Tensor, keyset: Any) -> Tensor:
+                    ctx.save_for_backward(grad, x)
+                    ctx.save_for_forward(grad, x)
+                    return _below_autograd(op, keyset, grad, x, kept, row_norms, **options)
 
-            @staticmethod
-            def backward(ctx: Any, grad_dx: Tensor) -> Any:
-                grad, x = ctx.saved_tensors
-                for_grad, for_x = second(x, grad_dx, grad, None, **ctx.options)
-                return for_grad.to(grad.dtype), for_x.to(x.dtype), None, None, None, None
+                @staticmethod
+                def backward(ctx: Any, grad_dx: Tensor) -> Any:
+                    grad, x = ctx.saved_tensors
+                    for_grad, for_x = second(x, grad_dx, grad, None, **options)
+                    return for_grad.to(grad.dtype), for_x.to(x.dtype), None, None, None
 
-            @staticmethod
-            def jvp(ctx: Any, grad_tangent: Tensor, x_tangent: Tensor, *unused: Any) -> Tensor:
-                grad, x = ctx.saved_tensors
-                x_tangent = torch.zeros_like(x) if x_tangent is None else x_tangent
-                return second(x, x_tangent, grad, grad_tangent, **ctx.options)[1].to(x.dtype)
+                @staticmethod
+                def jvp(ctx: Any, grad_tangent: Tensor, x_tangent: Tensor, *unused: Any) -> Tensor:
+                    grad, x = ctx.saved_tensors
+                    x_tangent = torch.zeros_like(x) if x_tangent is None else x_tangent
+                    return second(x, x_tangent, grad, grad_tangent, **options)[1].to(x.dtype)
+
+            return Gradient
 
         def kernel(keyset: Any, grad: Tensor, x: Tensor, kept: Tensor, row_norms: Tensor, **options: Any) -> Tensor:
             if _is_differentiated(grad, x):
-                return _apply(Gradient, grad, x, kept, row_norms, keyset, options)
+                return _apply(function_for(**options), grad, x, kept, row_norms, keyset)
             return _below_autograd(op, keyset, grad, x, kept, row_norms, **options)
 
         return kernel

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from svmax_ops import functional
 from svmax_ops.backends.reference import row_norms
-from svmax_ops.functional import singular_value_bounds, svdvals
 
 
 class Spectrum(NamedTuple):
@@ -57,9 +56,10 @@ def spectrum(embeddings: Tensor, *, normalize: bool = True, center: bool = False
     >>> round(report.spread.item(), 4), round(report.effective_rank.item(), 4), report.condition.item()
     (1.0, 8.0, 1.0)
     """
-    singular_values = svdvals(embeddings, normalize=normalize, center=center)
-    b, d = embeddings.shape[-2:]
-    lower, upper = singular_value_bounds(b, d, center=center)
+    options = {"normalize": normalize, "center": center}
+    singular_values = functional.singular_values("spectrum", "embeddings", embeddings, **options)
+    lower, upper = functional.bounds("spectrum", "embeddings", embeddings.shape, center=center)
+    d = embeddings.shape[-1]
     total = singular_values.sum(-1)
     mean = total / d
     share = singular_values / torch.where(total == 0, 1, total)[..., None]
@@ -80,13 +80,14 @@ def _spread(singular_values: Tensor, embeddings: Tensor, normalize: bool, center
     b, d = embeddings.shape[-2:]
     s = singular_values.double()
     if not center:
-        size, of_even, of_collapsed = _norm(s), math.sqrt(min(b, d)), 1.0
+        size = _norm(s)
     elif normalize:
-        size, of_even, of_collapsed = (embeddings != 0).any(-1).sum(-1).double().sqrt(), math.sqrt(min(b - 1, d)), 0.0
+        size = (embeddings != 0).any(-1).sum(-1).double().sqrt()
     else:
-        size, of_even, of_collapsed = _norm(row_norms(embeddings.double())), math.sqrt(min(b - 1, d)), 0.0
+        size = _norm(row_norms(embeddings.double()))
+    collapsed, even = (0.0 if center else 1.0), torch.sym_sqrt(torch.sym_min(b - 1 if center else b, d))
     sum_over_size = s.sum(-1) / torch.where(size == 0, 1, size)
-    spread = ((sum_over_size - of_collapsed) / (of_even - of_collapsed)).clamp(0, 1)  # rounding can leave the interval
+    spread = ((sum_over_size - collapsed) / (even - collapsed)).clamp(0, 1)  # rounding can leave the interval
     return torch.where(size == 0, 0, spread).to(singular_values.dtype)
 
 

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import svmax_ops
 from svmax_ops import available_backends, svmax_loss, use_backend
@@ -112,6 +114,75 @@ def test_the_backward_runs_where_the_forward_ran():
     with OpNames() as ops:
         loss.backward()
     assert "svmax" not in ops.namespaces
+
+
+def assert_recomputed_on(backend: str, forward, around_backward) -> None:
+    """``forward(loss_of)`` is a loss with a checkpoint in it; its backward runs the ops of ``backend`` again."""
+    x = torch.randn(8, 5, requires_grad=True)
+    calls = []
+
+    def loss_of(x: torch.Tensor) -> torch.Tensor:
+        calls.append(served_by())
+        return svmax_loss(x * 1) * 2
+
+    loss = forward(loss_of, x)
+    with around_backward:
+        loss.backward()
+    assert calls == [backend, backend]
+    (expected,) = torch.autograd.grad(svmax_loss(x) * 2, x)
+    torch.testing.assert_close(x.grad, expected, rtol=1e-5, atol=1e-7)
+
+
+either_way = pytest.mark.parametrize("use_reentrant", [False, True], ids=["without reentrant", "reentrant"])
+
+
+@either_way
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_a_checkpoint_begun_inside_is_recomputed_on_its_backend_outside(name, use_reentrant):
+    def forward(loss_of, x):
+        with use_backend(name):
+            return checkpoint(loss_of, x, use_reentrant=use_reentrant)
+
+    assert_recomputed_on(name, forward, nullcontext())
+
+
+@either_way
+def test_a_checkpoint_begun_outside_is_recomputed_as_outside(use_reentrant):
+    def forward(loss_of, x):
+        return checkpoint(loss_of, x, use_reentrant=use_reentrant)
+
+    assert_recomputed_on("cpu", forward, use_backend("reference"))
+
+
+@either_way
+def test_a_block_within_a_checkpoint_is_opened_again(use_reentrant):
+    def forward(loss_of, x):
+        def part(x):
+            assert served_by() == "cpu"
+            with use_backend("reference"):
+                return loss_of(x)
+
+        return checkpoint(part, x, use_reentrant=use_reentrant)
+
+    assert_recomputed_on("reference", forward, nullcontext())
+
+
+def test_a_checkpoint_in_a_checkpoint_is_recomputed_on_its_backend():
+    x = torch.randn(8, 5, requires_grad=True)
+    calls = []
+
+    def inner(x):
+        calls.append(served_by())
+        return svmax_loss(x * 1)
+
+    def outer(x):
+        return checkpoint(inner, x * 2, use_reentrant=False) * 2
+
+    with use_backend("reference"):
+        loss = checkpoint(outer, x, use_reentrant=False)
+    loss.backward()
+    assert len(calls) > 1
+    assert set(calls) == {"reference"}
 
 
 SCRIPT = """

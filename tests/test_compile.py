@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 import pytest
 import torch
+import torch._dynamo.compiled_autograd
 import truth
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -114,12 +116,137 @@ def test_the_backend_is_a_constant_of_the_graph(native):
     assert counter.frame_count == 2, namespaces
 
 
+def in_a_thread(function) -> None:
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join(120)
+    assert not thread.is_alive()
+
+
+def test_the_compiled_choice_is_back_after_blocks_of_two_threads_overlap(native):
+    ours, theirs = svmax_ops.use_backend("reference"), svmax_ops.use_backend("cpu")
+    ours.__enter__()
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with theirs:
+            entered.set()
+            leave.wait(120)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert entered.wait(120)
+    ours.__exit__(None, None, None)
+    leave.set()
+    thread.join(120)
+    graphs = CompileCounterWithBackend("aot_eager")
+    torch.compile(svmax_loss, fullgraph=True, backend=graphs)(truth.random(8, 4))
+    assert any(n.target == torch.ops.svmax.objective.default for n in graphs.graphs[0].graph.nodes)
+
+
+@pytest.mark.skipif(torch.__version__ < (2, 14), reason="before 2.14 torch.compile cannot see a thread's own choice")
+def test_a_compiled_function_runs_on_its_own_threads_backend(native):
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(svmax_loss, fullgraph=True, backend=counter)
+    x = truth.random(8, 4)
+    with svmax_ops.use_backend("reference"):
+        in_a_thread(lambda: compiled(x))  # which has no block
+        compiled(x)
+    ours = [any(n.target == torch.ops.svmax.objective.default for n in g.graph.nodes) for g in counter.graphs]
+    assert ours == [True, False]
+
+
 @pytest.mark.parametrize("function", [svmax_loss, svdvals], ids=lambda f: f.__name__)
 def test_compiled_autograd_of_transforms(backend, function):
     x = truth.random(3, 20, 12)
     gradient = torch.func.vmap(torch.func.grad(lambda m: function(m).sum()))
     compiled = torch.compile(gradient, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), gradient(x), rtol=1e-4, atol=1e-6)
+
+
+def through_compiled_autograd(backward) -> int:
+    """Call ``backward`` under compiled autograd, in full graphs. -> their number"""
+    counters = []
+
+    def compiler(graph):
+        counters.append(CompileCounterWithBackend("aot_eager"))
+        return torch.compile(graph, fullgraph=True, backend=counters[-1])
+
+    torch._dynamo.compiled_autograd.reset()
+    with torch._dynamo.compiled_autograd._enable(compiler):
+        backward()
+    return sum(counter.frame_count for counter in counters)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@every_function
+def test_compiled_autograd(backend, function, dtype):
+    x = truth.random(20, 12, dtype=dtype).requires_grad_()
+    (expected,) = torch.autograd.grad(function(x).sum(), x)
+    value = function(x).sum()
+    assert through_compiled_autograd(value.backward) == 1
+    torch.testing.assert_close(x.grad, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_compiled_autograd_of_the_gradient(native):
+    x, v = truth.random(20, 12).requires_grad_(), truth.random(20, 12, seed=1)
+    results = []
+    for how in (lambda backward: backward(), through_compiled_autograd):
+        x.grad = None
+        (dx,) = torch.autograd.grad(svmax_loss(x), x, create_graph=True)
+        how((dx * v).sum().backward)
+        results.append(x.grad)
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
+
+
+def test_compiled_autograd_keeps_the_graphs_of_different_options_apart(native):
+    """By the same graph a centred loss would get the plain one's gradient, or each would push the other out."""
+    x = truth.random(20, 12).requires_grad_()
+    for options in ({}, {"center": True}, {"normalize": False}):
+        (expected,) = torch.autograd.grad(nuclear_norm(x, **options), x)
+        x.grad = None
+        through_compiled_autograd(nuclear_norm(x, **options).backward)
+        torch.testing.assert_close(x.grad, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.fixture
+def unknown_sizes():
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        yield
+
+
+BOUNDED = (FUNCTIONS["svmax_loss"], FUNCTIONS["svmax_loss centered"])
+
+
+@every_function
+@pytest.mark.filterwarnings("default")  # torch tells of its own graph's assertions
+def test_a_batch_size_that_is_unknown_while_compiling(backend, function, unknown_sizes):
+    """Rows chosen by a mask: one graph for every number of them, which refuses too few when it runs."""
+    x = truth.random(30, 12).requires_grad_()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda x, mask: function(x[mask]), fullgraph=True, backend=counter)
+    for b in (20, 9):  # more rows than dimensions, and fewer
+        mask = torch.arange(30) < b
+        results = compiled(x, mask), function(x[mask])
+        torch.testing.assert_close(*results, rtol=2e-6, atol=1e-6)
+        torch.testing.assert_close(*(torch.autograd.grad(r.sum(), x)[0] for r in results), rtol=1e-4, atol=1e-6)
+    assert counter.frame_count == 1
+    said, rows = (r"U equals L", 1) if function in BOUNDED else (r"b >= 1 and d >= 1", 0)
+    with pytest.raises(RuntimeError, match=said if torch.__version__ >= (2, 14) else None):
+        compiled(x, torch.arange(30) < rows)
+
+
+def test_export_of_rows_that_are_chosen_by_a_mask(backend):
+    class Chosen(torch.nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return svmax_loss(x[mask])
+
+    x = truth.random(30, 12)
+    program = torch.export.export(Chosen(), (x, torch.arange(30) < 20)).module()
+    for b in (20, 9):
+        torch.testing.assert_close(program(x, torch.arange(30) < b), svmax_loss(x[:b]), rtol=2e-6, atol=0)
+    with pytest.raises(RuntimeError):
+        program(x, torch.arange(30) < 1)
 
 
 class Wrapped(torch.nn.Module):

@@ -15,8 +15,8 @@ FUNCTIONS = {  # function -> (the name its errors start with, the name of its ar
     mean_singular_value: ("mean_singular_value", "embeddings"),
     nuclear_norm: ("nuclear_norm", "matrix"),
     svdvals: ("svdvals", "matrix"),
-    MODULE: ("svmax_loss", "embeddings"),
-    spectrum: ("(spectrum|svdvals)", "(embeddings|matrix)"),
+    MODULE: ("SVMaxLoss", "embeddings"),
+    spectrum: ("spectrum", "embeddings"),
 }
 every_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: getattr(f, "__name__", type(f).__name__))
 
@@ -74,10 +74,30 @@ def test_sparse_tensors(function):
         function(torch.eye(3).to_sparse())
 
 
+@every_function
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+def test_nested_tensors(function, layout):
+    nested = torch.nested.nested_tensor([torch.eye(3), torch.ones(5, 3)], layout=layout)
+    with pytest.raises(TypeError, match=refusal(function, "dense", "nested", r"\.unbind\(\)")):
+        function(nested)
+    assert all(function(each) is not None for each in nested.unbind())  # the way out
+
+
+@every_function
+@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors:UserWarning")
+def test_masked_tensors(function):
+    rows = torch.tensor([True, True, True, False])
+    masked = torch.masked.masked_tensor(torch.eye(4), rows[:, None].expand(4, 4))
+    with pytest.raises(TypeError, match=refusal(function, "dense", "MaskedTensor", r"get_data\(\)\[rows\]")):
+        function(masked)
+    assert function(masked.get_data()[rows]) is not None  # the way out
+
+
 @pytest.mark.parametrize("function", [svmax_loss, MODULE], ids=["svmax_loss", "SVMaxLoss"])
 @pytest.mark.parametrize("shape", [(144, 1), (1, 8), (1, 1), (3, 1, 8)], ids=str)
 def test_the_bounded_loss_of_a_single_direction(function, shape):
-    given = rf"got \[{shape[-2]}, {shape[-1]}\]"
+    given = rf"got \[{', '.join(map(str, shape))}\]"
     with pytest.raises(ValueError, match=refusal(function, r"min\(b, d\) >= 2", given, "U", "bounded=False")):
         function(torch.ones(shape))
 
@@ -98,8 +118,8 @@ def test_what_the_bounded_loss_refuses_the_unbounded_takes(backend, shape):
 def test_bounds_of_a_single_direction(b, d, center):
     with pytest.raises(ValueError, match=rf"^singular_value_bounds.*>= 2.*got \[{b}, {d}\].*U equals L"):
         singular_value_bounds(b, d, center=center)
-    with pytest.raises(ValueError, match=r"U equals L"):
-        spectrum(torch.ones(b, d), center=center)
+    with pytest.raises(ValueError, match=rf"^spectrum: embeddings.*>= 2.*got \[3, {b}, {d}\].*U equals L"):
+        spectrum(torch.ones(3, b, d), center=center)
 
 
 @pytest.mark.parametrize(("b", "d"), [(0, 4), (4, 0), (-1, 4)])

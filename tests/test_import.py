@@ -65,3 +65,64 @@ import torch
 print(type(spectrum).__name__, spectrum is svmax_ops.spectrum, torch.ops.svmax.objective.default.name())
 """
     assert output_of(script) == "function True svmax::objective"
+
+
+AGAIN = """
+import importlib, pathlib, shutil, sys
+import torch
+import svmax_ops
+
+first, x = svmax_ops, torch.randn(8, 5)
+
+def drop():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "svmax_ops"]:
+        del sys.modules[name]
+
+def works(package):
+    for backend in ("cpu", "reference"):
+        for dtype in (torch.float32, torch.float64):
+            with package.use_backend(backend):
+                v = x.to(dtype).requires_grad_()
+                (dx,) = torch.autograd.grad(package.svmax_loss(v), v, create_graph=True)
+                (ddx,) = torch.autograd.grad(dx.square().sum(), v)
+                assert dx.abs().sum() > 0 and ddx.abs().sum() > 0
+                torch.testing.assert_close(torch.func.vmap(torch.func.grad(package.svmax_loss))(v[None])[0], dx)
+    options = {"objective": "nuclear_norm", "normalize": True, "center": False}
+    torch.library.opcheck(torch.ops.svmax.objective.default, (x,), options)
+
+for name in [name for name in sys.modules if name.partition(".")[0] == "svmax_ops"]:
+    importlib.reload(sys.modules[name])
+works(svmax_ops)
+drop()
+import svmax_ops
+assert svmax_ops is not first
+works(svmax_ops)
+works(first)
+
+copy = pathlib.Path(sys.argv[1]) / "svmax_ops"
+shutil.copytree(pathlib.Path(svmax_ops.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__", "runs"))
+sys.path.insert(0, sys.argv[1])
+drop()
+import svmax_ops
+assert svmax_ops.__file__ == str(copy / "__init__.py")
+works(svmax_ops)
+
+(copy / "_C.so").write_bytes((copy / "_C.so").read_bytes() + b"another build")
+drop()
+try:
+    import svmax_ops
+    svmax_ops.svmax_loss
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_a_second_import_in_a_process_works_or_says_why_not(tmp_path):
+    """Reloaded, dropped and imported anew, imported from a copy: the derivatives too. Another build: one sentence."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-W", "error:::svmax_ops", "-c", AGAIN, str(tmp_path)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (sentence,) = result.stdout.splitlines()
+    assert sentence.startswith("svmax_ops: this process has loaded the native library of another copy, ")
+    assert sentence.endswith(f"restart Python to use {tmp_path / 'svmax_ops' / '_C.so'}.")

@@ -36,7 +36,7 @@ std::tuple<Tensor, Tensor> spectral_cpu(const Tensor gram, bool need_inverse_sqr
 std::tuple<Tensor, Tensor, Tensor> objective_cpu(const Tensor x, std::string name, bool normalize, bool center,
                                                  bool need_gradient) {
   const Matrices in("objective", x, normalize, center);
-  const Objective f = objective_of(name, in);
+  const Objective f = objective_of(name, in, x);
   const int64_t kept = need_gradient ? in.n : 0;
   const Tensor value = empty(in.batch.with({}), in.result_dtype, x);
   const Tensor weight = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64(), x);

@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor, Tensor> objective_cuda(const Tensor x_, std::string n
   check_matrices("objective", "x", x_);
   const Tensor x = walkable(x_, 2);
   const Matrices in("objective", x, normalize, center);
-  const Objective f = objective_of(name, in);
+  const Objective f = objective_of(name, in, x);
   const Device device(x);
   if (in.is_double()) return objective_by_svd(x, f, normalize, center, need_gradient);
   if (in.n > kMostInBlock) return objective_by_products(x, f, normalize, center, need_gradient);

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from svmax_ops.torch_internals import keep, kept
+
 LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
 
 
@@ -59,7 +61,10 @@ _gpus: dict[int, str | None] = {}
 def load() -> None:
     """Give the ops their kernels for GPUs, or say in ``unavailable`` why they have none."""
     global built_for, unavailable
-    built_for, unavailable = _load(LIBRARY)
+    # A second import of the package in this process finds them loaded, or finds out the same.
+    found = kept(torch.ops.svmax, "cuda_library") or _load(LIBRARY)
+    keep(torch.ops.svmax, "cuda_library", found)
+    built_for, unavailable = found
 
 
 def _load(library: Path) -> tuple[BuiltFor | None, str | None]:

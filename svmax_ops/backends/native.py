@@ -6,24 +6,62 @@ It has the kernels for the CPU; those for GPUs come from :mod:`svmax_ops.backend
 from __future__ import annotations
 
 import ctypes
+import filecmp
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from svmax_ops.backends import cuda_library
+from svmax_ops.torch_internals import keep, kept
 
 _LIBRARY = Path(__file__).parent.parent / "_C.so"
 
 
+class _Loaded(NamedTuple):
+    """A library file that this process has loaded, as it was then."""
+
+    path: str
+    stamp: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> _Loaded:
+        stat = path.stat()
+        return cls(str(path), (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+    def is_still(self, path: Path) -> bool:
+        """Whether ``path`` is that file, or has the same bytes."""
+        now = _Loaded.of(path)
+        if now.stamp == self.stamp:
+            return True
+        before = Path(self.path)
+        unchanged = before.exists() and _Loaded.of(before).stamp == self.stamp
+        return unchanged and filecmp.cmp(before, path, shallow=False)
+
+
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
-    """The library, or the reason why there is none."""
+    """The library, or the reason why there is none.
+
+    Raises:
+        ImportError: the process has another copy's library loaded: torch's dispatcher takes one, and only a new process
+            another.
+    """
     if not _LIBRARY.exists():
         return None, "the native library was not built; install the package with a C++ compiler present (pip install .)"
-    try:
-        torch.ops.load_library(str(_LIBRARY))
-    except OSError as error:
-        return None, f"the native library does not load in torch {torch.__version__}: {error.__cause__ or error}"
-    return ctypes.CDLL(str(_LIBRARY)), None
+    loaded = kept(torch.ops.svmax, "library")
+    if loaded is None:
+        try:
+            torch.ops.load_library(str(_LIBRARY))
+        except OSError as error:
+            return None, f"the native library does not load in torch {torch.__version__}: {error.__cause__ or error}"
+        loaded = _Loaded.of(_LIBRARY)
+        keep(torch.ops.svmax, "library", loaded)
+    elif not _Loaded(*loaded).is_still(_LIBRARY):
+        other = "as it was before it changed" if loaded[0] == str(_LIBRARY) else f"of another copy, {loaded[0]}"
+        raise ImportError(
+            f"svmax_ops: this process has loaded the native library {other}; restart Python to use {_LIBRARY}."
+        )
+    return ctypes.CDLL(loaded[0]), None
 
 
 _library, unavailable = _load()

@@ -10,6 +10,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from svmax_ops.torch_internals import is_unknown
 
 
 def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
@@ -158,7 +161,7 @@ def finite(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def cutoff(e: Tensor, s: Tensor) -> Tensor:
     """Singular values up to here are rounding: their directions get no gradient."""
-    return max(e.shape[-2:]) * torch.finfo(torch.float64).eps * s[..., :1]
+    return torch.sym_max(*e.shape[-2:]) * torch.finfo(torch.float64).eps * s[..., :1]
 
 
 def _thin_singular_values(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
@@ -166,4 +169,8 @@ def _thin_singular_values(x: Tensor, normalize: bool, center: bool) -> tuple[Ten
     x = x.to(torch.float64)
     _, poison = finite(x.detach())
     x = x * poison[..., None, None]  # whose backward makes the whole gradient of such a matrix NaN
-    return torch.linalg.svdvals(finite(embedding(x, normalize, center)[1])[0]), poison
+    e = finite(embedding(x, normalize, center)[1])[0]
+    b, d = e.shape[-2:]
+    if is_unknown(b >= d):  # the backward of svdvals asks; with d zero rows more there are enough, and d - n zeros
+        return torch.linalg.svdvals(pad(e, (0, 0, 0, d)))[..., : torch.sym_min(b, d)], poison
+    return torch.linalg.svdvals(e), poison

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from svmax_ops.torch_internals import keep, kept
+
 NAMESPACE = "svmax_triton"
 OLDEST = (3, 6)
 """Of Triton; compiled with up to 3.9, run with 3.8."""
@@ -76,13 +78,28 @@ def _op(name: str) -> Callable[..., Any]:
     return call
 
 
+def _define() -> None:
+    """Define the ops, where no earlier import of this package in this process has.
+
+    Raises:
+        ImportError: one has, and they differ from these.
+    """
+    ops = getattr(torch.ops, NAMESPACE)
+    before = kept(ops, "definitions")
+    if before is None:
+        library = torch.library.Library(NAMESPACE, "DEF")
+        for schema in SCHEMAS:
+            library.define(schema)
+            name = schema.partition("(")[0]
+            library.impl(name, _op(name), "CompositeExplicitAutograd")
+        keep(ops, "definitions", (SCHEMAS, library))
+    elif before[0] != SCHEMAS:
+        raise ImportError("svmax_ops: this process has imported another version of it; restart Python to use this one.")
+
+
 if unavailable is None:
     from svmax_ops.ops import functions_of, register_rules
 
-    _library = torch.library.Library(NAMESPACE, "DEF")  # kept: torch drops its registrations with it
-    for _schema in SCHEMAS:
-        _library.define(_schema)
-        _name = _schema.partition("(")[0]
-        _library.impl(_name, _op(_name), "CompositeExplicitAutograd")
+    _define()
     register_rules(NAMESPACE)
     objective, singular_values, gram, spectral, backward = functions_of(NAMESPACE)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from svmax_ops.functional import svmax_loss
+from svmax_ops import functional
 
 try:
     from pytorch_metric_learning.regularizers import BaseRegularizer
@@ -49,6 +49,7 @@ class SVMaxRegularizer(BaseRegularizer):  # type: ignore[misc]  # the library ha
         self.center = center
 
     def compute_loss(self, embeddings: Tensor) -> dict[str, dict[str, Any]]:
-        loss = svmax_loss(embeddings, bounded=self.bounded, normalize=self.normalize, center=self.center)
+        options = {"bounded": self.bounded, "normalize": self.normalize, "center": self.center}
+        loss = functional.loss("SVMaxRegularizer", embeddings, **options)
         # One number for the whole batch: there is nothing for the library's reducers to average.
         return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import truth
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import svmax_ops
-from svmax_ops import SVMaxLoss, svmax_loss
+from svmax_ops import SVMaxLoss, mean_singular_value, nuclear_norm, svdvals, svmax_loss
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 ROWS = (5, 19)  # of each of 2 ranks
@@ -190,6 +192,75 @@ def compiled_with_fewer_rows_than_dimensions(rank: int, world: int) -> None:
         assert_same(*(f(x, group=dist.group.WORLD) for f in (compiled, svmax_loss)), x)
 
 
+def compiled_with_rows_chosen_by_a_mask(rank: int, world: int) -> None:
+    """Whose number is unknown while compiling."""
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x, mask: svmax_loss(x[mask], group=dist.group.WORLD), fullgraph=True, backend="aot_eager"
+    )
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for rows in ((20, 13), (3, 4)):
+            x, mask = truth.random(30, DIMENSION, seed=rank).requires_grad_(), torch.arange(30) < rows[rank]
+            assert_same(compiled(x, mask), svmax_loss(x[mask], group=dist.group.WORLD), x)
+
+
+def compiled_autograd(rank: int, world: int) -> None:
+    import torch._dynamo.compiled_autograd
+
+    for options, dtype in (({}, torch.float32), ({"center": True}, torch.float32), ({}, torch.float64)):
+        torch._dynamo.reset()
+        torch._dynamo.compiled_autograd.reset()
+        x = truth.random((20, 13)[rank], DIMENSION, dtype=dtype, seed=rank).requires_grad_()
+        (expected,) = torch.autograd.grad(svmax_loss(x, **options, group=dist.group.WORLD), x)
+        value = svmax_loss(x, **options, group=dist.group.WORLD)
+        graph_compiler = functools.partial(torch.compile, fullgraph=True, backend="aot_eager")
+        with torch._dynamo.compiled_autograd._enable(graph_compiler):
+            value.backward()
+        assert (x.grad - expected).norm() <= 1e-6 * expected.norm()
+
+
+def a_dtensor_is_the_whole_batch(rank: int, world: int) -> None:
+    mesh = dist.init_device_mesh("cpu", (world,))
+    functions = {f.__name__: f for f in (svmax_loss, mean_singular_value, nuclear_norm, svdvals)}
+    functions["SVMaxLoss"] = SVMaxLoss(0.1, center=True)
+    functions["spectrum"] = lambda x: svmax_ops.spectrum(x).effective_rank
+    spread = [((21, DIMENSION), Shard(0)), ((5, DIMENSION), Shard(1)), ((4, 8, 6), Shard(0)), ((8, 6), Replicate())]
+    for name, function in functions.items():
+        for shape, placement in spread:
+            for backend, dtype in (("auto", torch.float32), ("auto", torch.float64), ("reference", torch.float32)):
+                x = truth.random(*shape, dtype=dtype).requires_grad_()
+                over = distribute_tensor(x.detach(), mesh, [placement]).requires_grad_()
+                with svmax_ops.use_backend(backend):
+                    expected, actual = function(x), function(over)
+                assert isinstance(actual, DTensor)
+                torch.testing.assert_close(whole(actual), expected, rtol=2e-6, atol=1e-6)
+                if name != "spectrum":
+                    expected.sum().backward()
+                    actual.sum().backward()
+                    torch.testing.assert_close(whole(over.grad), x.grad, rtol=1e-4, atol=1e-6)
+    batch = distribute_tensor(truth.random(4, 8, 6), mesh, [Shard(0)])
+    assert svmax_loss(batch).placements == (Shard(0),)  # its matrices stay where they are
+
+
+def a_compiled_dtensor(rank: int, world: int) -> None:
+    torch._dynamo.reset()
+    mesh = dist.init_device_mesh("cpu", (world,))
+    x = truth.random(20, DIMENSION).requires_grad_()
+    over = distribute_tensor(x.detach(), mesh, [Shard(0)]).requires_grad_()
+    torch.compile(svmax_loss, fullgraph=True, backend="aot_eager")(over).backward()
+    svmax_loss(x).backward()
+    torch.testing.assert_close(whole(over.grad), x.grad, rtol=1e-4, atol=1e-6)
+
+
+def a_dtensor_and_a_group_are_one_too_many(rank: int, world: int) -> None:
+    over = distribute_tensor(truth.random(20, DIMENSION), dist.init_device_mesh("cpu", (world,)), [Shard(0)])
+    said = r"^svmax_loss: embeddings must be a plain tensor.*got a DTensor; pass embeddings\.to_local\(\), or leave"
+    with pytest.raises(TypeError, match=said):
+        svmax_loss(over, group=dist.group.WORLD)
+    value = svmax_loss(over.to_local(), group=dist.group.WORLD)
+    torch.testing.assert_close(value, whole(svmax_loss(over)), rtol=2e-7, atol=0)
+
+
 CHECKS = [
     gradients_after_data_parallel,
     gradients_after_fully_shard,
@@ -202,4 +273,9 @@ CHECKS = [
     compiled_ahead_of_time,
     compiled_by_inductor,
     compiled_with_fewer_rows_than_dimensions,
+    compiled_with_rows_chosen_by_a_mask,
+    compiled_autograd,
+    a_dtensor_is_the_whole_batch,
+    a_compiled_dtensor,
+    a_dtensor_and_a_group_are_one_too_many,
 ]

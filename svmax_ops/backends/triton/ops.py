@@ -56,7 +56,7 @@ def objective(
     x: Tensor, *, objective: str, normalize: bool, center: bool, need_gradient: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_matrices("objective", "x", x)
-    check_objective(objective, OBJECTIVES)
+    check_objective(objective, OBJECTIVES, x, center)
     batch = x.shape[:-2]
     if not _has_kernels(x):
         value, weight = objective_by_svd(x, objective, normalize, center, need_gradient)
