@@ -62,26 +62,22 @@ def objective(
     unknown = is_unknown(b < d)
     if unknown or b < d:
         x = pad(x, (0, 0, 0, d if unknown else d - b))  # zero rows: `gram` gives [d, d] on every rank
-    need_gradient = torch.is_grad_enabled() and x.requires_grad
-    nuclear_norm, rows = _NuclearNorm.apply(x, b, normalize, exact, need_gradient, function, group, stages)
+    nuclear_norm, inverse_sqrt, row_norms, rows = _stages_of_all(x, b, normalize, exact, group, stages)
+    if inverse_sqrt is not None:
+        options = dist.get_world_size(group), normalize, stages.namespace, function
+        nuclear_norm = _with_gradient(nuclear_norm, x, inverse_sqrt, row_norms, *options)
     return reference.from_nuclear_norm(nuclear_norm, name, rows, d, center).to(dtype)
 
 
-class _NuclearNorm(torch.autograd.Function):
-    """Of the rows of all ranks, and their number: two float64 tensors ``[...]`` and ``[]``."""
+def _stages_of_all(
+    x: Tensor, b: int, normalize: bool, exact: bool, group: dist.ProcessGroup, stages: Backend
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """N ``[...]``, W ``[..., d, d]`` where x wants a gradient, row norms, and the number of rows of all ranks.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,  # [..., b or zero rows up to d, d]
-        b: int,
-        normalize: bool,
-        exact: bool,
-        need_gradient: bool,
-        function: str,
-        group: dist.ProcessGroup,
-        stages: Backend,
-    ) -> tuple[Tensor, Tensor]:
+    x ``[..., b or zero rows up to d, d]``; nothing that is returned carries a gradient.
+    """
+    need_gradient = torch.is_grad_enabled() and x.requires_grad
+    with torch.no_grad():
         if exact:
             row_norms = x.new_empty((*x.shape[:-2], 0))
             triangles, rows = _gathered(torch.linalg.qr(x, mode="r").R, b, group)
@@ -90,37 +86,73 @@ class _NuclearNorm(torch.autograd.Function):
             gram, row_norms = stages.gram(x, normalize, False)
             gram, rows = _summed(gram, b, group)
             nuclear_norm, inverse_sqrt = stages.spectral(gram, need_gradient)
-        ctx.save_for_backward(x, inverse_sqrt, row_norms)
-        ctx.options = function, dist.get_world_size(group), normalize, stages
-        ctx.mark_non_differentiable(rows)
-        return nuclear_norm, rows
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        return _Gradient.apply(grad, *ctx.saved_tensors, *ctx.options), *[None] * 7
+    return nuclear_norm, inverse_sqrt if need_gradient else None, row_norms, rows
 
 
-class _Gradient(torch.autograd.Function):
-    """The stage `backward`, as a function that says so when it is differentiated once more."""
+# ---- the gradient, as ops: torch.compile looks into an autograd function, and would take its gradient for a constant
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        grad: Tensor,
-        x: Tensor,
-        inverse_sqrt: Tensor,
-        row_norms: Tensor,
-        function: str,
-        ranks: int,
-        normalize: bool,
-        stages: Backend,
-    ) -> Tensor:
-        ctx.function = function
-        return stages.backward(grad * ranks, x, inverse_sqrt, row_norms, normalize, False)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError(_only_backward(ctx.function))
+@torch.library.custom_op("svmax_group::with_gradient", mutates_args=())
+def _with_gradient(
+    nuclear_norm: Tensor,
+    x: Tensor,
+    inverse_sqrt: Tensor,
+    row_norms: Tensor,
+    ranks: int,
+    normalize: bool,
+    namespace: str,
+    function: str,
+) -> Tensor:
+    """The nuclear norm as a function of x: its gradient is the stage `backward`, times the number of ranks."""
+    return nuclear_norm.clone()
+
+
+@_with_gradient.register_fake
+def _(nuclear_norm: Tensor, *unused: Any) -> Tensor:
+    return torch.empty_like(nuclear_norm)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[1:4])
+    ctx.options = inputs[4:]
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, inverse_sqrt, row_norms = ctx.saved_tensors
+    ranks, normalize, namespace, function = ctx.options
+    with torch.no_grad():  # the stage's own derivative is that of the local rows alone
+        scaled = grad * ranks
+        if namespace:
+            options = {"objective": "nuclear_norm", "normalize": normalize, "center": False}
+            dx = getattr(torch.ops, namespace).backward(scaled, x, inverse_sqrt, row_norms, **options)
+        else:
+            dx = reference.backward(scaled, x, inverse_sqrt, row_norms, normalize, False)
+    return None, _once_differentiable(dx, grad, x, function), *[None] * 6
+
+
+_with_gradient.register_autograd(_gradient, setup_context=_keep)
+
+
+@torch.library.custom_op("svmax_group::once_differentiable", mutates_args=())
+def _once_differentiable(dx: Tensor, grad: Tensor, x: Tensor, function: str) -> Tensor:
+    """dx, the gradient at ``grad`` and ``x``, which says so when it is differentiated once more."""
+    return dx.clone()
+
+
+@_once_differentiable.register_fake
+def _(dx: Tensor, grad: Tensor, x: Tensor, function: str) -> Tensor:
+    return torch.empty_like(dx)
+
+
+def _keep_function(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.function = inputs[-1]
+
+
+def _refuse_second_derivative(ctx: Any, grad: Tensor) -> Any:
+    raise NotImplementedError(_only_backward(ctx.function))
+
+
+_once_differentiable.register_autograd(_refuse_second_derivative, setup_context=_keep_function)
 
 
 def _only_backward(function: str) -> str:

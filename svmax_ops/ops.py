@@ -63,6 +63,7 @@ class Functions(NamedTuple):
     gram: Callable[[Tensor, bool, bool], tuple[Tensor, Tensor]]
     spectral: Callable[[Tensor, bool], tuple[Tensor, Tensor]]
     backward: Callable[[Tensor, Tensor, Tensor, Tensor, bool, bool], Tensor]
+    namespace: str
 
 
 def functions_of(namespace: str) -> Functions:
@@ -92,7 +93,7 @@ def functions_of(namespace: str) -> Functions:
         options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
         return ops.backward(grad, x, weight, row_norms, **options)
 
-    return Functions(objective, singular_values, gram, spectral, backward)
+    return Functions(objective, singular_values, gram, spectral, backward, namespace)
 
 
 # ---- fake: shapes and dtypes, n = min(b, d)

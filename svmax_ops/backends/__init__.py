@@ -18,6 +18,9 @@ from svmax_ops.torch_internals import CONTEXT_VARIABLES_ARE_TRACED, checkpoints_
 class Backend(Protocol):
     """What a module of this package offers; arguments as in functional.py, already checked."""
 
+    namespace: str
+    """The namespace of its ops in torch.ops; "" where it has none."""
+
     def objective(self, x: Tensor, name: str, normalize: bool, center: bool, /) -> Tensor: ...
 
     def singular_values(self, x: Tensor, normalize: bool, center: bool, /) -> Tensor: ...

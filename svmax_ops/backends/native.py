@@ -70,7 +70,7 @@ if _library is not None:
 
     register_rules("svmax")
     cuda_library.load()
-    objective, singular_values, gram, spectral, backward = functions_of("svmax")
+    objective, singular_values, gram, spectral, backward, namespace = functions_of("svmax")
     _library.svmax_instruction_set.restype = ctypes.c_char_p
     _library.svmax_use_instruction_set.argtypes = [ctypes.c_char_p]
     _library.svmax_use_instruction_set.restype = ctypes.c_bool

@@ -14,6 +14,8 @@ from torch.nn.functional import pad
 
 from svmax_ops.torch_internals import is_unknown
 
+namespace = ""
+
 
 def objective(x: Tensor, name: str, normalize: bool, center: bool) -> Tensor:
     """``[..., b, d]`` -> ``[...]``: the nuclear norm of x, or the function of it that ``name`` says."""

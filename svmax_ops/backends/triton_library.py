@@ -102,4 +102,4 @@ if unavailable is None:
 
     _define()
     register_rules(NAMESPACE)
-    objective, singular_values, gram, spectral, backward = functions_of(NAMESPACE)
+    objective, singular_values, gram, spectral, backward, namespace = functions_of(NAMESPACE)

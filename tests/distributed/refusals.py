@@ -118,7 +118,7 @@ def compiled_transforms(rank: int, world: int) -> None:
     """Never a gradient of zero without a word: Dynamo once traced one."""
     for dtype, center in ((torch.float32, False), (torch.float64, True)):
         x = truth.random(5, 4, dtype=dtype, seed=rank)
-        for name in COMPILED if world == 1 else ("grad", "jvp", "vmap"):
+        for name in COMPILED if world == 1 and not center else ("grad", "jvp", "vmap"):
             torch._dynamo.reset()
             f = COMPILED[name](lambda x, center=center: svmax_loss(x, center=center, group=dist.group.WORLD))
             with pytest.raises(NotImplementedError, match=r"^svmax_loss: group= has a first derivative .* only"):
@@ -130,17 +130,20 @@ def compiled_forward_mode_and_second_derivatives(rank: int, world: int) -> None:
         with forward_ad.dual_level():
             return svmax_loss(forward_ad.make_dual(x, torch.ones_like(x)), group=dist.group.WORLD)
 
-    def second(x: torch.Tensor) -> torch.Tensor:
-        (gradient,) = torch.autograd.grad(svmax_loss(x, group=dist.group.WORLD), x, create_graph=True)
-        return torch.autograd.grad(gradient.square().sum(), x)[0]
+    def penalty(x: torch.Tensor) -> torch.Tensor:
+        value = svmax_loss(x, group=dist.group.WORLD)
+        (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+        return value + gradient.square().sum()
 
     for dtype in (torch.float32, torch.float64):
         x = truth.random(5, 4, dtype=dtype, seed=rank)
         torch._dynamo.reset()
         with pytest.raises(NotImplementedError, match=r"^svmax_loss: group= has a first derivative .* only"):
             torch.compile(tangent, backend="eager")(x)
-        with pytest.raises(RuntimeError, match=r"group= has a first derivative .* only|not .*support double backward"):
-            torch.compile(second, backend="aot_eager")(x.requires_grad_())
+        with pytest.raises(NotImplementedError, match=r"^svmax_loss: group= has a first derivative .* only"):
+            torch.compile(penalty, backend="eager")(x.requires_grad_()).backward()
+        with pytest.raises(RuntimeError, match=r"does not currently support double backward"):
+            torch.compile(penalty, backend="aot_eager")(x).backward()
 
 
 def a_compiled_gradient_is_there(rank: int, world: int) -> None:
