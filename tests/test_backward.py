@@ -56,9 +56,8 @@ def assert_backward(x: torch.Tensor, normalize: bool, center: bool) -> None:
 @every_option
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.leave_out(lambda of: of["options"]["center"] and of["shape"][-2] == 1, "one row minus its mean is zero")
 def test_every_shape_and_dtype(shape, dtype, options):
-    if options["center"] and shape[-2] == 1:
-        pytest.skip("one row minus its mean is zero")
     assert_backward(truth.random(*shape, dtype=dtype), **options)
 
 

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import svmax_ops
 from svmax_ops import SVMaxLoss, mean_singular_value, nuclear_norm, spectrum, svdvals, svmax_loss
 
+pytestmark = pytest.mark.each_value
 FUNCTIONS = {
     "svmax_loss": svmax_loss,
     "svmax_loss_unbounded": partial(svmax_loss, bounded=False, normalize=False),

@@ -65,6 +65,18 @@ def build(target: str, folder: str, **options: str) -> Path:
     return binary / target
 
 
+def missing() -> str | None:
+    """Why nothing can be built here: the first of its tools that is not there, or None."""
+    for name in ("cmake", "ninja"):
+        try:
+            _tool(name)
+        except BuildError as reason:
+            return str(reason)
+    if not os.environ.get("CXX") and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return "the host build needs a C++ compiler, and none is in PATH"
+    return None
+
+
 def _tool(name: str) -> str:
     # The environment's own first: it need not be activated.
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
