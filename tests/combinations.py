@@ -64,7 +64,7 @@ def choose(items: Iterable[pytest.Item], together: Callable[[pytest.Item], int |
     """Of each test and each value of APART the cases in which ``together`` values meet; the same for all its cases."""
     tests: dict[object, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        tests[item.nodeid.partition("[")[0], *(values(item).get(name) for name in APART)].append(item)
+        tests[item.nodeid.partition("[")[0], tuple(values(item).get(name) for name in APART)].append(item)
     chosen: list[pytest.Item] = []
     for cases in tests.values():
         number = together(cases[0])

@@ -1,4 +1,4 @@
-"""Backends as fixtures, and which cases are run. What this machine lacks is not collected; a line at the end names it."""
+"""Backends as fixtures, and which cases are run. What cannot run here is not collected, and named at the end."""
 
 from __future__ import annotations
 

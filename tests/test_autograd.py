@@ -165,6 +165,7 @@ def test_a_change_of_x_before_backward_is_noticed(native, dtype):
         loss.backward()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.leave_out(
     lambda of: of["backend"] == "host", "the kernels' host build is chosen for the whole process, not for a thread"
@@ -190,7 +191,7 @@ def test_four_threads_at_once_give_what_one_gives(backend, dtype):
     def run(me: int) -> None:
         torch.set_num_threads(1)  # LAPACK's results depend on it, and a new thread starts with torch's default
         with svmax_ops.use_backend(backend):  # the choice is of one thread
-            start.wait(10)
+            start.wait(600)
             for turn in range(40):
                 k = (me + turn) % 4  # all the same matrix at times, different ones at others
                 if not all(torch.equal(a, b) for a, b in zip(work(inputs[k]), expected[k], strict=True)):
@@ -200,7 +201,7 @@ def test_four_threads_at_once_give_what_one_gives(backend, dtype):
     for t in threads:
         t.start()
     for t in threads:
-        t.join(120)
+        t.join(600)
     assert not any(t.is_alive() for t in threads)
     assert not failures, failures[:3]
 

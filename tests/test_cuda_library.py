@@ -105,6 +105,7 @@ print(len(ops))
 """
 
 
+@pytest.mark.processes
 def test_the_library_loads_where_it_was_built_and_gives_every_op_a_kernel_for_gpus():
     if not cuda_library.LIBRARY.exists():
         pytest.skip("the CUDA kernels are not built here: no nvcc, or CMAKE_ARGS=-DSVMAX_CUDA=OFF")

@@ -30,11 +30,11 @@ def start(world: int, folder: Path, *arguments: str) -> list[subprocess.Popen[by
     return processes
 
 
-def run(module: str, checks: list[str], world: int, folder: Path, timeout: int = 30, limit: int = 300) -> list[dict]:
+def run(module: str, checks: list[str], world: int, folder: Path, timeout: int = 600, limit: int = 1200) -> list[dict]:
     """For each rank: check -> None where it held there, or the traceback. A check that was not reached is missing.
 
     After a check that fails on any rank no further one is run: the ranks may be out of step. ``timeout`` is the
-    group's, ``limit`` that of the whole, in seconds.
+    group's, ``limit`` that of each process, in seconds: what is beyond them hangs, also on a machine that is busy.
     """
     processes = start(world, folder, str(timeout), module, *checks)
     try:

@@ -17,11 +17,13 @@ def results(tmp_path_factory):
     }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("check", values.CHECKS, ids=lambda check: check.__name__)
 def test_four_processes_are_as_one(results, check):
     processes.assert_held(check.__name__, results[check.__module__])
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("check", networks.CHECKS, ids=lambda check: check.__name__)
 def test_two_processes_train_as_one(results, check):
     processes.assert_held(check.__name__, results[check.__module__])

@@ -82,12 +82,14 @@ def test_readme_snippets_run():
     assert embeddings.grad.isfinite().all()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_is_short_and_runs(example, tmp_path):
     assert len(example.read_text("utf-8").splitlines()) < 40
     assert run(example, tmp_path)
 
 
+@pytest.mark.processes
 def test_example_collapses_without_svmax_alone(tmp_path):
     source = text("examples/train.py")
     without = tmp_path / "without.py"
@@ -97,6 +99,7 @@ def test_example_collapses_without_svmax_alone(tmp_path):
     assert last_spread(run(without, tmp_path)) < 0.4
 
 
+@pytest.mark.processes
 def test_telemetry_example_tells_its_four_batches_apart(tmp_path):
     rows = [line.rsplit(maxsplit=6) for line in run(ROOT / "examples/telemetry.py", tmp_path).splitlines()[1:]]
     spread = {name.strip(): (float(paper), float(centred)) for name, paper, centred, *_ in rows}

@@ -33,6 +33,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.processes
 def test_help_lists_every_field_with_its_default_and_source():
     result = subprocess.run([*SVMAX, "retrieval", "--help"], capture_output=True, text=True)
     assert result.returncode == 0
@@ -65,6 +66,7 @@ def test_command_line_and_configuration_are_each_others_inverse(line: str):
     assert as_arguments(parse(RetrievalConfig, "retrieval", arguments)) == arguments
 
 
+@pytest.mark.processes
 def test_info_needs_the_package_alone():
     blocked = "tyro", "yaml", "matplotlib", "tqdm", "sklearn", "tensorboard", "pytorch_metric_learning", "PIL"
     result = python(
@@ -80,6 +82,7 @@ def test_info_needs_the_package_alone():
     assert {name: rows[name].strip() for name in native.describe()} == native.describe()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("package", "command"), [("tyro", "retrieval"), ("sklearn", "retrieval"), ("yaml", "sweep")])
 def test_a_missing_extra_is_one_sentence(package: str, command: str):
     arguments = [command, "--out", "x", *(["study.yaml"] if command == "sweep" else [])]
@@ -91,6 +94,7 @@ def test_a_missing_extra_is_one_sentence(package: str, command: str):
     assert result.stderr == expected
 
 
+@pytest.mark.processes
 def test_the_package_imports_neither_runs_nor_command():
     result = python("import sys, svmax_ops; print([name for name in sys.modules if 'svmax_ops' in name])")
     assert "svmax_ops.functional" in result.stdout
@@ -109,6 +113,7 @@ def test_unknown_command_and_no_command(svmax):
     assert svmax("info", "--all").err == "svmax info: info takes no arguments, got --all.\n"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_with_a_checkpoint_and_the_command_that_resumes(small, tmp_path, signum, code):
     out = tmp_path / "run"
@@ -119,7 +124,7 @@ def test_a_signal_ends_with_a_checkpoint_and_the_command_that_resumes(small, tmp
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait_for_steps(out, process, known)
         process.send_signal(signum)
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=1800)
         assert process.returncode == code
         assert err.startswith("svmax retrieval: stopped; go on with: svmax retrieval --dataset fonts")
         assert err.count("\n") == 1
@@ -131,7 +136,7 @@ def test_a_signal_ends_with_a_checkpoint_and_the_command_that_resumes(small, tmp
 
 def wait_for_steps(out: Path, process: subprocess.Popen[str], known: int) -> None:
     """Until the run has logged some lines more than it had."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1800
     while not (out / "metrics.jsonl").exists() or len(read_metrics(out)) < known + 8:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline

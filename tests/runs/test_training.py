@@ -172,6 +172,7 @@ def uninterrupted(small, tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("regularizer", "step", "how"),
     [("svmax", 1, kill), ("svmax", 2, terminate), ("svmax", 6, kill), ("spread-out", 5, terminate)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import traceback
 from datetime import timedelta
 from types import TracebackType
@@ -49,6 +50,9 @@ class Ranks:
             self.rank, self.count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=_PATIENCE)
             self.group = dist.group.WORLD
+            # Once a process has ended in an error torchrun tells the others to end, by SIGTERM and half a minute later
+            # by SIGKILL. That is time enough to write a checkpoint and to say what has happened.
+            self._before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return self
 
     def __exit__(
@@ -57,6 +61,8 @@ class Ranks:
         if self.group is None:
             return
         dist.destroy_process_group()
+        if error is None:
+            signal.signal(signal.SIGTERM, self._before)
         # Gloo's threads end with the last reference to the group; a network and the frames of an error hold some. One
         # that outlives Python may abort the process: it frees a tensor, for which it needs Python.
         self.group = None
@@ -70,6 +76,10 @@ class Ranks:
         """What stands before a command that is to start as many processes on this machine."""
         here = os.environ.get("LOCAL_WORLD_SIZE", "1")
         return f"torchrun --nproc-per-node {here} --no-python " if self.group is not None else ""
+
+    def leave(self) -> SystemExit:
+        """What ends a process that leaves it to the first one to say why: torchrun ends the rest after an error."""
+        return SystemExit(0)
 
     @property
     def is_first(self) -> bool:

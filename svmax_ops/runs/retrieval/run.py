@@ -44,7 +44,7 @@ def run(config: RetrievalConfig) -> None:
     config.check()
     command = as_command("retrieval", dataclasses.replace(config, resume=False))
     config = config.resolved()
-    with Signals() as signals, use_backend(config.backend), Ranks(config.device) as ranks:
+    with use_backend(config.backend), Ranks(config.device) as ranks, Signals() as signals:
         _run(config, command, ranks, signals)  # by itself: what it holds of the process group, it lets go of
 
 
@@ -117,7 +117,7 @@ class _Run:
         if signal or done % config.checkpoint_every == 0 or last:
             self._save()
         if signal and not last:
-            raise Stopped(signal, self.resume_command) if self.folder else SystemExit(128 + signal)
+            raise Stopped(signal, self.resume_command) if self.folder else self.ranks.leave()
 
     def _log_step(self, values: dict[str, float], activations: Tensor) -> None:
         if self.folder is None:
@@ -218,7 +218,7 @@ def _prepared(config: RetrievalConfig, ranks: Ranks) -> tuple[RetrievalData, Tra
         failure = str(error)
     failures = [text for text in ranks.all(failure) if text]
     if failures:
-        raise UserError(failures[0]) if ranks.is_first else SystemExit(2)
+        raise UserError(failures[0]) if ranks.is_first else ranks.leave()
     return data, training
 
 
@@ -232,7 +232,7 @@ def _folder(config: RetrievalConfig, command: str, ranks: Ranks) -> Iterator[Run
         except UserError as error:
             failure = error
     if ranks.of_first(failure is not None):
-        raise failure or SystemExit(2)
+        raise failure or ranks.leave()
     with folder or contextlib.nullcontext():
         yield folder
 
