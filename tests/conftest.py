@@ -24,7 +24,7 @@ from svmax_ops import backends
 from svmax_ops.backends import triton_library
 from svmax_ops.ops import functions_of
 from tests.available import BACKENDS, MISSING, here
-from tests.combinations import APART, EACH_PAIR, EACH_VALUE, EVERY, choose, values
+from tests.combinations import APART, Combinations, choose, values
 
 torch.set_num_threads(1)  # the fixture two_threads has more
 
@@ -85,16 +85,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _chosen(config: pytest.Config, items: list[pytest.Item]) -> set[pytest.Item]:
     """What --combinations asks for."""
     wanted, all_interpreted = config.getoption("--combinations"), config.getoption("--all-interpreted")
-    few = {
-        *choose(
-            [item for item in items if item.get_closest_marker("further") is None],
-            lambda item: EACH_VALUE if _interpreted(item) or item.get_closest_marker("each_value") else EACH_PAIR,
-        )
-    }
+
+    def at_first(item: pytest.Item) -> Combinations:
+        if _interpreted(item):
+            return Combinations.KINDS
+        return Combinations.VALUES if item.get_closest_marker("each_value") else Combinations.PAIRS
+
+    def at_last(item: pytest.Item) -> Combinations:
+        return Combinations.VALUES if _interpreted(item) and not all_interpreted else Combinations.ALL
+
+    first = {*choose([item for item in items if item.get_closest_marker("further") is None], at_first)}
     if wanted == "few":
-        return few
-    every = few | {*choose(items, lambda item: EACH_PAIR if _interpreted(item) and not all_interpreted else EVERY)}
-    return every if wanted == "all" else every - few
+        return first
+    return {*choose(items, at_last)} - first if wanted == "rest" else {*choose(items, at_last)} | first
 
 
 def _interpreted(item: pytest.Item) -> bool:
