@@ -173,9 +173,12 @@ def compiled_by_dynamo(rank: int, world: int) -> None:
 
 
 def compiled_ahead_of_time(rank: int, world: int) -> None:
-    plain, centred, unbounded = {}, {"center": True}, {"bounded": False, "normalize": False}
-    assert_compiles(rank, "aot_eager", [(each, torch.float32) for each in (plain, centred, unbounded)])
-    assert_compiles(rank, "aot_eager", [(plain, torch.float64)])
+    assert_compiles(rank, "aot_eager", [({}, torch.float32), ({}, torch.float64)])
+
+
+def compiled_ahead_of_time_with_options(rank: int, world: int) -> None:
+    for options in ({"center": True}, {"bounded": False, "normalize": False}):
+        assert_compiles(rank, "aot_eager", [(options, torch.float32)])
 
 
 def compiled_by_inductor(rank: int, world: int) -> None:
@@ -200,6 +203,7 @@ CHECKS = [
     autocast_changes_nothing,
     compiled_by_dynamo,
     compiled_ahead_of_time,
+    compiled_ahead_of_time_with_options,
     compiled_by_inductor,
     compiled_with_fewer_rows_than_dimensions,
 ]
