@@ -135,7 +135,9 @@ def run_with_environment(backend: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("backend", "native"), [("reference", False), ("cpu", True), ("auto", True)])
+@pytest.mark.parametrize(
+    ("backend", "native"), [("reference", False), ("cpu", True), pytest.param("auto", True, marks=pytest.mark.further)]
+)
 def test_the_environment_sets_the_default(backend, native):
     result = run_with_environment(backend)
     assert result.returncode == 0, result.stderr
