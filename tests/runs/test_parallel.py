@@ -59,8 +59,8 @@ def one_thread():
     "options",
     [
         "--loss contrastive --center",
-        "--loss triplet",
-        "--loss angular --regularizer none",
+        pytest.param("--loss triplet", marks=pytest.mark.further),
+        pytest.param("--loss angular --regularizer none", marks=pytest.mark.further),
         "--loss npair --npair-l2 0.02 --regularizer spread-out --lr 0.002",
     ],
 )
