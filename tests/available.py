@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import pytest
+
 import svmax_ops
 from svmax_ops.backends import native
 from tests.host import library
@@ -43,3 +47,16 @@ MISSING: dict[str, str] = {name: reason for name in BACKENDS if (reason := _reas
 def here(*names: str) -> list[str]:
     """Those of the names whose tests are collected here."""
     return [name for name in names if name in NEVER_MISSING or name not in MISSING]
+
+
+def require(backends: Iterable[str]) -> None:
+    """Refuse to leave out the tests of one of these.
+
+    Raises:
+        pytest.UsageError: it does not run here, with the reason, or there is no such backend.
+    """
+    for name in backends:
+        if name not in BACKENDS:
+            raise pytest.UsageError(f"--require-backends: {name!r} is none of {', '.join(BACKENDS)}.")
+        if name in MISSING:
+            raise pytest.UsageError(f"--require-backends: {name} cannot be tested here: {MISSING[name]}.")

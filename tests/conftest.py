@@ -23,7 +23,7 @@ import svmax_ops
 from svmax_ops import backends
 from svmax_ops.backends import triton_library
 from svmax_ops.ops import functions_of
-from tests.available import BACKENDS, MISSING, here
+from tests.available import BACKENDS, MISSING, here, require
 from tests.combinations import APART, Combinations, choose, values
 
 torch.set_num_threads(1)  # the fixture two_threads has more
@@ -52,11 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for name in filter(None, config.getoption("--require-backends").split(",")):
-        if name not in BACKENDS:
-            raise pytest.UsageError(f"--require-backends: {name!r} is none of {', '.join(BACKENDS)}.")
-        if name in MISSING:
-            raise pytest.UsageError(f"--require-backends: {name} cannot be tested here: {MISSING[name]}.")
+    require(filter(None, config.getoption("--require-backends").split(",")))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
