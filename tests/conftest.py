@@ -17,12 +17,11 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported: its kernels then run on the CPU
-import truth
-
 import svmax_ops
 from svmax_ops import backends
 from svmax_ops.backends import triton_library
 from svmax_ops.ops import functions_of
+from tests import truth
 from tests.available import BACKENDS, MISSING, here, require
 from tests.combinations import APART, Combinations, choose, values
 

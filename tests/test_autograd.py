@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-import truth
 from torch.autograd.graph import saved_tensors_hooks
 
 import svmax_ops
 from svmax_ops import mean_singular_value, nuclear_norm, svdvals, svmax_loss
 from svmax_ops.backends import triton_library
+from tests import truth
 
 FUNCTIONS = {
     "svmax_loss": svmax_loss,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import truth
+
+from tests import truth
 
 pytestmark = pytest.mark.usefixtures("kernels")
 every_option = pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)

@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 import torch
-import truth
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import svmax_ops
 from svmax_ops import SVMaxLoss, mean_singular_value, nuclear_norm, spectrum, svdvals, svmax_loss
+from tests import truth
 
 pytestmark = pytest.mark.each_value
 FUNCTIONS = {

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-import truth
 
 import svmax_ops
 from svmax_ops import SVMaxLoss, nuclear_norm, svdvals, svmax_loss
+from tests import truth
 from tests.available import here
 
 if not torch.cuda.is_available():  # Triton's kernels would run in its interpreter

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from package.building import CLEAN, ROOT
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import svmax_ops
 from svmax_ops import backends, use_backend
 from svmax_ops.backends import cuda_library, native, reference, triton_library
 from svmax_ops.backends.cuda_library import BuiltFor
+from tests.package.building import CLEAN, ROOT
 
 SENTENCE = b"\x7fELF ... svmax_ops for CUDA 13.0, architectures 75 80 86, PTX 86\0 ..."
 

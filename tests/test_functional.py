@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import truth
 
 from svmax_ops import mean_singular_value, nuclear_norm, singular_value_bounds, svdvals, svmax_loss
+from tests import truth
 
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 2), (144, 64), (64, 144), (96, 96), (32, 16), (4096, 64), (3, 5, 32, 16)]
 LARGE = [(288, 256), (300, 512), (512, 512), (16, 1024)]

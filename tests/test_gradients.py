@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-import truth
 
 from svmax_ops import mean_singular_value, nuclear_norm, svdvals, svmax_loss
+from tests import truth
 
 OBJECTIVES = {  # name of the objective in truth.py -> the public function
     "nuclear_norm": nuclear_norm,

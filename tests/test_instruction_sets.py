@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-import truth
 
 from svmax_ops import nuclear_norm, svdvals, svmax_loss
 from svmax_ops.backends import native as library
+from tests import truth
 from tests.available import INSTRUCTION_SETS, here
 
 pytestmark = [pytest.mark.usefixtures("native"), pytest.mark.parametrize("native", ["cpu"], indirect=True)]

@@ -8,10 +8,10 @@ import pickle
 
 import pytest
 import torch
-import truth
 
 from svmax_ops import SVMaxLoss, svmax_loss
 from svmax_ops.backends import triton_library
+from tests import truth
 
 OPTIONS = [
     {},

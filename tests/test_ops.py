@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import truth
+
+from tests import truth
 
 pytestmark = pytest.mark.usefixtures("kernels")
 OBJECTIVES = ("nuclear_norm", "mean_singular_value", "svmax_loss", "svmax_loss_unbounded")

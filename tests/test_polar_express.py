@@ -10,10 +10,10 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-import truth
 
 from benchmarks.matrices import matrices
 from svmax_ops.backends import triton_library
+from tests import truth
 
 HEADER = (Path(__file__).parents[1] / "csrc/cuda/polar_express.h").read_text()
 SMALLEST, CUSHION = mpmath.mpf("1e-8"), mpmath.mpf("0.03")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import truth
 
 from svmax_ops import Spectrum, spectrum
+from tests import truth
 
 
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import truth
 
 import svmax_ops
 from svmax_ops.backends import triton_library
+from tests import truth
 
 ROOT = Path(__file__).parents[1]
 if triton_library.unavailable is not None:

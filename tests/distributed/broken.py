@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
-import truth
 
 from svmax_ops import svmax_loss
+from tests import truth
 
 
 def group_in_use() -> dist.ProcessGroup:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import truth
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -17,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import svmax_ops
 from svmax_ops import SVMaxLoss, svmax_loss
+from tests import truth
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 ROWS = (5, 19)  # of each of 2 ranks

@@ -20,8 +20,8 @@ ON_EACH_RANK = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GLOO_SOCKE
 
 def start(world: int, folder: Path, *arguments: str) -> list[subprocess.Popen[bytes]]:
     """One Python process for each rank, with ``arguments`` behind rank, world and folder."""
-    environment = os.environ | ON_EACH_RANK | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
-    command = [sys.executable, "-W", "error:::svmax_ops", "-m", "distributed.processes"]
+    environment = os.environ | ON_EACH_RANK | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error:::svmax_ops", "-m", "tests.distributed.processes"]
     processes = []
     for rank in range(world):
         with (folder / f"{rank}.log").open("wb") as log:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from distributed import networks, processes, values
 
 from tests.combinations import values as values_of
+from tests.distributed import networks, processes, values
 
 WORLD = {values: 4, networks: 2}
 """Module of checks -> processes."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from distributed import broken, processes, refusals
 
 from svmax_ops import SVMaxLoss, mean_singular_value, nuclear_norm, svmax_loss
+from tests.distributed import broken, processes, refusals
 
 every_function = pytest.mark.parametrize(
     "function", [svmax_loss, mean_singular_value, nuclear_norm], ids=lambda f: f.__name__

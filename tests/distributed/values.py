@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import truth
 
 import svmax_ops
 from svmax_ops import SVMaxLoss, mean_singular_value, nuclear_norm, svmax_loss
+from tests import truth
 
 FUNCTIONS = {
     "nuclear_norm": nuclear_norm,

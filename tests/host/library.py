@@ -37,11 +37,10 @@ def load() -> ctypes.CDLL:
         path = build("svmax_host.so", "host-coverage", SVMAX_HOST_COVERAGE="ON")
     else:
         path = build("svmax_host.so", "host")
-    if str(path) not in torch.ops.loaded_libraries:  # this module can be imported under two names
-        from svmax_ops.ops import register_rules
+    from svmax_ops.ops import register_rules
 
-        torch.ops.load_library(str(path))
-        register_rules("svmax_host")
+    torch.ops.load_library(str(path))
+    register_rules("svmax_host")
     return ctypes.CDLL(str(path))
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from package.building import CLEAN, ROOT
 
 import svmax_ops
 from svmax_ops.cli import COMMANDS
+from tests.package.building import CLEAN, ROOT
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from package.building import CLEAN, ROOT, Built, succeed
+
+from tests.package.building import CLEAN, ROOT, Built, succeed
 
 CHECK = Path(__file__).with_name("check_installed.py")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from package.building import BUILD, CLEAN, Built, succeed, tracked
 
 from svmax_ops.backends.cuda_library import BuiltFor
+from tests.package.building import BUILD, CLEAN, Built, succeed, tracked
 
 X86 = ("baseline", "avx2", "avx512")
 CUDA = "svmax_ops/_C_cuda.so"
