@@ -6,10 +6,12 @@ needs three. So, of each test on each backend,
 - ``PAIRS`` keeps enough combinations for any two values of different parameters to meet in one of them,
 - ``VALUES`` keeps enough for every value to be in one of them: for what takes seconds (the marker ``each_value``),
 - ``KINDS`` keeps enough for every kind of kernel to run once: for Triton's interpreter, whose kernels depend on the
-  parameters ``KERNEL`` names and on nothing else, and on the kind of a shape (tall or wide, one program or products).
+  parameters ``KERNEL`` names and on nothing else, and on the kind of a shape (tall or wide, one program or products),
+- ``ONE`` keeps the first: for Triton's interpreter where no kernel is tested, but what all backends share, the rules of
+  svmax_ops/ops.py (the marker ``rules``).
 
-What stands in one ``parametrize``, like the rows of a table, is one parameter: of a table nothing is left out, but by
-``KINDS``.
+What stands in one ``parametrize``, like the rows of a table, is one parameter: of a table nothing is left out, but of
+what is interpreted.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ KERNEL = ("dtype", "options", "center", "normalize", "op", "shape")
 
 
 class Combinations(enum.Enum):
+    ONE = enum.auto()
     KINDS = enum.auto()
     VALUES = enum.auto()
     PAIRS = enum.auto()
@@ -71,6 +74,8 @@ def choose(items: Iterable[pytest.Item], how: Callable[[pytest.Item], Combinatio
         kept = how(cases[0])
         if kept is Combinations.ALL:
             chosen += cases
+        elif kept is Combinations.ONE:
+            chosen += cases[:1]
         else:
             parameters = [_kinds(case) if kept is Combinations.KINDS else _values(case) for case in cases]
             chosen += [cases[i] for i in few(parameters, 2 if kept is Combinations.PAIRS else 1)]

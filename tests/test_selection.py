@@ -37,7 +37,14 @@ def test_each_test_is_chosen_from_by_itself(request, shape, said, dtype, center)
     ours = [item for item in request.session.items if item.nodeid.partition("[")[0] == test]
     assert choose(ours, lambda item: Combinations.ALL) == ours
     sizes = {how: len(choose(ours, lambda item, how=how: how)) for how in Combinations}
-    assert sizes[Combinations.KINDS] <= sizes[Combinations.VALUES] <= sizes[Combinations.PAIRS] <= len(ours)
+    assert (
+        sizes[Combinations.ONE]
+        == 1
+        <= sizes[Combinations.KINDS]
+        <= sizes[Combinations.VALUES]
+        <= sizes[Combinations.PAIRS]
+        <= len(ours)
+    )
     if len(ours) == 30:
         assert (sizes[Combinations.KINDS], sizes[Combinations.VALUES]) == (3, 5)
         assert 15 <= sizes[Combinations.PAIRS] < 30
