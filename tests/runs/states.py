@@ -55,7 +55,8 @@ def whole_and_cut(
 def cut_off(command: Sequence[str], out: Path, begun: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """``svmax`` in a process of its own that gets Ctrl-C once all the files ``begun`` are in its folder ``out``.
 
-    On a busy machine it may come to its end before this process has another turn: then it is run once more.
+    ``begun`` is in the folders of its runs. On a busy machine they may come to their end before this process has
+    another turn: then once more.
     """
     for _ in range(20):
         shutil.rmtree(out, ignore_errors=True)
@@ -65,6 +66,6 @@ def cut_off(command: Sequence[str], out: Path, begun: Sequence[str]) -> subproce
                 time.sleep(0.02)
             process.send_signal(signal.SIGINT)
             said, told = process.communicate()
-        if process.returncode != 0:
+        if not all(is_finished(out / Path(name).parts[0]) for name in begun):
             break
     return subprocess.CompletedProcess(line, process.returncode, said, told)

@@ -113,7 +113,7 @@ def test_a_failed_run_is_named_and_the_others_are_done(svmax, study, tmp_path):
 @pytest.mark.processes
 def test_a_signal_stops_every_run_and_the_same_command_goes_on(svmax, study, tmp_path):
     record = json.loads(study.read_text())
-    record["fixed"] |= {"iterations": 400, "checkpoint-every": 400, "evaluate-every": 400}
+    record["fixed"] |= {"iterations": 120, "checkpoint-every": 120, "evaluate-every": 120}
     study.write_text(json.dumps(record))
     out = tmp_path / "out"
     command = ["sweep", str(study), "--workers", "2"]
@@ -125,7 +125,7 @@ def test_a_signal_stops_every_run_and_the_same_command_goes_on(svmax, study, tmp
     for name in ("none", "svmax"):
         assert "--resume" in outcome.out
         steps = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
-        assert [line["step"] for line in steps if line["split"] == "train"] == list(range(1, 401))
+        assert [line["step"] for line in steps if line["split"] == "train"] == list(range(1, 121))
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)

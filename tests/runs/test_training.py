@@ -214,7 +214,7 @@ def test_resuming_a_finished_run_changes_nothing(svmax, small, tmp_path):
 
 
 def test_float16_goes_on_with_its_scale(strokes):
-    config = RetrievalConfig(autocast="float16", loss="triplet", regularizer="spread-out", lr=0.01)
+    config = RetrievalConfig(autocast="float16", loss="triplet", regularizer="spread-out", lr=0.01, batch_size=24)
     one, other = Training(config, strokes.train), Training(config, strokes.train)
     one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=2)
     one.step()
