@@ -5,10 +5,9 @@ needs three. So, of each test on each backend,
 
 - ``PAIRS`` keeps enough combinations for any two values of different parameters to meet in one of them,
 - ``VALUES`` keeps enough for every value to be in one of them: for what takes seconds (the marker ``each_value``),
-- ``KINDS`` keeps enough for every kind of kernel to run once: for Triton's interpreter, whose kernels depend on the
-  parameters ``KERNEL`` names and on nothing else, and on the kind of a shape (tall or wide, one program or products),
-- ``ONE`` keeps the first: for Triton's interpreter where no kernel is tested, but what all backends share, the rules of
-  svmax_ops/ops.py (the marker ``rules``).
+- ``ONE`` keeps the first: for Triton's interpreter,
+- ``KINDS`` keeps enough for every kind of kernel to run once, also there: for the tests with the marker ``kinds``.
+  Kernels depend on the parameters ``KERNEL`` names, and on the kind of a shape (tall or wide, one program or products).
 
 What stands in one ``parametrize``, like the rows of a table, is one parameter: of a table nothing is left out, but of
 what is interpreted.

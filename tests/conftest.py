@@ -83,7 +83,7 @@ def _chosen(config: pytest.Config, items: list[pytest.Item]) -> set[pytest.Item]
 
     def at_first(item: pytest.Item) -> Combinations:
         if _interpreted(item):
-            return Combinations.ONE if item.get_closest_marker("rules") else Combinations.KINDS
+            return Combinations.KINDS if item.get_closest_marker("kinds") else Combinations.ONE
         return Combinations.VALUES if item.get_closest_marker("each_value") else Combinations.PAIRS
 
     def at_last(item: pytest.Item) -> Combinations:

@@ -13,7 +13,7 @@ import svmax_ops
 from svmax_ops import SVMaxLoss, mean_singular_value, nuclear_norm, spectrum, svdvals, svmax_loss
 from tests import truth
 
-pytestmark = [pytest.mark.each_value, pytest.mark.rules]
+pytestmark = pytest.mark.each_value
 FUNCTIONS = {
     "svmax_loss": svmax_loss,
     "svmax_loss_unbounded": partial(svmax_loss, bounded=False, normalize=False),

@@ -30,6 +30,7 @@ def assert_nuclear_norm(actual: torch.Tensor, x: torch.Tensor, normalize: bool =
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.kinds
 def test_nuclear_norm_of_every_shape(backend, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
     actual = nuclear_norm(x, **options)
@@ -236,6 +237,7 @@ def test_bounds_hold_for_random_matrices(backend, b, d, center):
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (144, 64), (64, 144), (300, 256), (3, 5, 32, 16)], ids=str)
+@pytest.mark.kinds
 def test_singular_values_of_every_shape(backend, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
     e = truth.embedding(truth.to_numpy(x), **options)

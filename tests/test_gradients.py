@@ -123,6 +123,7 @@ def test_gradient_of_a_zero_matrix_is_zero(backend, shape, dtype, options, objec
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 2), (12, 3), (144, 64), (24, 40), (40, 40), (3, 5, 32, 16)], ids=str)
 @pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.kinds
 def test_gradient_of_every_objective(backend, objective, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
     if objective.startswith("svmax") and not options["normalize"]:
@@ -222,6 +223,7 @@ def test_incoming_gradients_multiply(backend, dtype, incoming):
     lambda of: of["options"]["center"] and of["shape"][-2] == 1,
     "one row minus its mean is zero: no singular vector is right or wrong",
 )
+@pytest.mark.kinds
 def test_gradient_of_singular_values_for_any_incoming_gradient(backend, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype).requires_grad_()
     values = svdvals(x, **options)

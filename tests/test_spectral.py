@@ -8,7 +8,7 @@ import torch
 
 from tests import truth
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.kinds]
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 128, 150, 255, 256, 300, 512]
 
 

@@ -11,7 +11,6 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from svmax_ops import mean_singular_value, nuclear_norm, svdvals, svmax_loss
 from tests import truth
 
-pytestmark = pytest.mark.rules
 SCALARS = {
     "svmax_loss": svmax_loss,
     "svmax_loss centered": partial(svmax_loss, center=True),
