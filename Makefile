@@ -1,5 +1,6 @@
 # make demo   everything from nothing: an environment, the package, three losses trained without and with SVMax
-# make test   the same environment, every test
+# make test   the same environment, every test; of the combinations of its parameters a few
+# make test-all  the rest of the combinations as well, as CI does
 # make test-host  the CUDA kernels on this machine's processor: every test, and that every line of them is reached
 # make test-host-threads  the same sources under ThreadSanitizer
 # make cuda   the CUDA kernels for every GPU architecture, or for some: make cuda CUDA_ARCHITECTURES="80 90"
@@ -22,15 +23,20 @@ GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/
 CMAKE_ARGS ?= '-DSVMAX_CUDA_ARCHITECTURES=$(or $(GPUS),90)'
 export CMAKE_ARGS
 
-.PHONY: demo test test-host test-host-threads cuda wheel lint bench readme gpu-check clean
+.PHONY: demo test test-all test-host test-host-threads cuda wheel lint bench readme gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.runs
 	$(BIN)/svmax sweep studies/demo.yaml --out runs/demo --workers 2
 
-# In a process a core, up to four.
+# In a process a core, up to four. What can be tested on any machine must be: a backend does not drop out unnoticed.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal \
+  --require-backends cpu,host,triton
 test: .venv/.dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
+
+test-all: test
+	$(PYTEST) --combinations rest
 
 test-host: .venv/.dev
 	$(BIN)/python -m tests.host.coverage

@@ -142,6 +142,7 @@ def test(seconds: float) -> bool:
     found: dict[str, Any] = {}
     passed = True
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "junit_logging=no"]
+    command += ["--combinations=all", "--require-backends=cuda"]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(8, os.cpu_count() or 1))]
     for number, (name, (part, selected)) in enumerate(SUITES.items()):

@@ -30,7 +30,6 @@ from benchmarks.machine import RESULTS, commit, text_table, write_rows
 from benchmarks.matrices import matrices
 from benchmarks.registry import MODES
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
 EMULATED = 8
 """Of a batch so many matrices are emulated: every block does the same."""
 SHAPES = {  # name -> (number of matrices, b, d)
@@ -70,9 +69,7 @@ def launches(report: str, b: int, d: int, matrices_run: int, matrices_all: int) 
 
 def emulate(shape: tuple[int, int, int], mode: str) -> tuple[list[Launch], int, int]:
     """The launches of the loss on random float32 rows, how many parts its Gram matrix comes in, and its poles."""
-    if str(TESTS) not in sys.path:
-        sys.path.append(str(TESTS))  # as pytest has it: one module, which registers its ops once
-    from host import library
+    from tests.host import library
 
     host = library.load()
     host.svmax_host_report.restype = ctypes.c_char_p

@@ -1,4 +1,4 @@
-"""Backends as a fixture: one that this machine does not have skips, and says why."""
+"""Backends as fixtures, and which cases are run. What cannot run here is not collected, and named at the end."""
 
 from __future__ import annotations
 
@@ -17,28 +17,50 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported: its kernels then run on the CPU
-import truth
-
 import svmax_ops
 from svmax_ops import backends
 from svmax_ops.backends import triton_library
 from svmax_ops.ops import functions_of
+from tests import truth
+from tests.available import BACKENDS, MISSING, here, require
+from tests.combinations import APART, Combinations, choose, values
 
 torch.set_num_threads(1)  # the fixture two_threads has more
 
-BACKENDS = ("reference", "cpu", "cuda", "triton")
-NATIVE = ("cpu", "cuda")  # those whose kernels are the ops of torch.ops.svmax
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--all-interpreted", action="store_true", help="Triton kernels without a GPU: every test (an hour)"
+    group = parser.getgroup("svmax_ops")
+    group.addoption(
+        "--combinations",
+        choices=["few", "rest", "all"],
+        default="few",
+        help="of each test's parameters: few in which any two values meet (default; tests/combinations.py says how"
+        " they are chosen), the rest, or all",
+    )
+    group.addoption(
+        "--all-interpreted",
+        action="store_true",
+        help="'all' of the Triton kernels without a GPU as well (an hour); else 'all' of these are few",
+    )
+    group.addoption(
+        "--require-backends",
+        metavar="NAMES",
+        default="",
+        help=f"fail where one of these cannot be tested here: some of {','.join(BACKENDS)}",
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    require(filter(None, config.getoption("--require-backends").split(",")))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if triton_library.INTERPRETED and not config.getoption("--all-interpreted"):
-        _thin_out(config, items)
+    collected = [
+        item for item in items if not any(mark.args[0](values(item)) for mark in item.iter_markers("leave_out"))
+    ]
+    chosen = _chosen(config, collected)
+    config.hook.pytest_deselected(items=[item for item in collected if item not in chosen])
+    items[:] = [item for item in collected if item in chosen]
     # In the operator's own tests every warning is a failure, also one that torch gives for what we do; but torch's
     # forward-mode rules go through torch.jit.script, which torch itself deprecates.
     strict = pytest.mark.filterwarnings("error", "ignore:.torch.jit.script:FutureWarning")
@@ -47,26 +69,43 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(strict, append=False)  # so that a mark at the test itself has the last word
 
 
-def _thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Interpreted, a Triton kernel takes a second: of each test's combinations every 31st, the first among them."""
-    seen: dict[object, int] = {}
-    kept, left_out = [], []
-    for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        place = 0
-        if "triton" in (params.get("backend"), params.get("kernels")):
-            place = seen[item.function] = seen.get(item.function, -1) + 1
-        (left_out if place % 31 else kept).append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = kept
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if MISSING:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in MISSING.items())
+        terminalreporter.write_line(f"Not collected, since this machine cannot run it: {reasons}.")
+    if config.getoption("--combinations") == "few":
+        terminalreporter.write_line("A few combinations of each test's parameters; make test-all has the rest.")
+
+
+def _chosen(config: pytest.Config, items: list[pytest.Item]) -> set[pytest.Item]:
+    """What --combinations asks for."""
+    wanted, all_interpreted = config.getoption("--combinations"), config.getoption("--all-interpreted")
+
+    def at_first(item: pytest.Item) -> Combinations:
+        if _interpreted(item):
+            return Combinations.KINDS if item.get_closest_marker("kinds") else Combinations.ONE
+        return Combinations.VALUES if item.get_closest_marker("each_value") else Combinations.PAIRS
+
+    def at_last(item: pytest.Item) -> Combinations:
+        return Combinations.VALUES if _interpreted(item) and not all_interpreted else Combinations.ALL
+
+    first = {*choose([item for item in items if item.get_closest_marker("further") is None], at_first)}
+    if wanted == "few":
+        return first
+    return {*choose(items, at_last)} - first if wanted == "rest" else {*choose(items, at_last)} | first
+
+
+def _interpreted(item: pytest.Item) -> bool:
+    """Run by Triton's interpreter."""
+    return triton_library.INTERPRETED and "triton" in [values(item).get(name) for name in APART]
 
 
 @contextmanager
 def _on_host() -> Iterator[None]:
     """CPU tensors are served by the CUDA sources as built for the host: by truth.kernels, and by the functions too."""
-    from host import library  # compiles it when it is first wanted
+    from tests.host import library
 
-    library.load()
+    library.load()  # compiles it when it is first wanted
     functions = functions_of("svmax_host")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(truth, "kernels", torch.ops.svmax_host)
@@ -77,13 +116,12 @@ def _on_host() -> Iterator[None]:
 @contextmanager
 def _on(backend: str) -> Iterator[str]:
     """The backend is chosen and new tensors, those of truth.py too, are made on the device that it serves."""
+    if backend in MISSING:
+        pytest.fail(f"backend {backend}: {MISSING[backend]}")
     if backend == "host":
         with _on_host():
             yield backend
         return
-    reason = svmax_ops.available_backends()[backend]
-    if reason != "ok":
-        pytest.skip(f"backend {backend}: {reason}")
     on_gpu = backend == "cuda" or (backend == "triton" and not triton_library.INTERPRETED)
     torch.set_default_device("cuda" if on_gpu else None)
     try:
@@ -96,21 +134,21 @@ def _on(backend: str) -> Iterator[str]:
         torch.set_default_device(None)
 
 
-@pytest.fixture(params=(*BACKENDS, "host"))
+@pytest.fixture(params=here(*BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every test that takes it runs once on each backend."""
+    """Every test that takes it runs on each backend."""
     with _on(request.param) as name:
         yield name
 
 
-@pytest.fixture(params=NATIVE)
+@pytest.fixture(params=here("cpu", "cuda"))
 def native(request: pytest.FixtureRequest) -> Iterator[str]:
-    """For what the native libraries alone promise: once on each."""
+    """For what the native libraries alone promise, whose kernels are the ops of torch.ops.svmax: on each of them."""
     with _on(request.param) as name:
         yield name
 
 
-@pytest.fixture(params=(*NATIVE, "host", "triton"))
+@pytest.fixture(params=here("cpu", "cuda", "host", "triton"))
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """truth.kernels are the ops of each library: CPU, CUDA, the CUDA sources as built for the host, and Triton."""
     with _on(request.param) as name:

@@ -87,6 +87,7 @@ def test_one_use_backend_may_be_entered_again():
         assert served_by() == "cpu"
 
 
+@pytest.mark.processes
 def test_use_backend_is_of_one_thread():
     seen = {}
     entered, asked = threading.Event(), threading.Event()
@@ -94,12 +95,12 @@ def test_use_backend_is_of_one_thread():
     def other() -> None:
         with use_backend("reference"):
             entered.set()
-            asked.wait(10)
+            assert asked.wait(600)
             seen["other"] = served_by()
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(600)
     seen["here"] = served_by()
     asked.set()
     thread.join()
@@ -204,13 +205,17 @@ def run_with_environment(backend: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("backend", "native"), [("reference", False), ("cpu", True), ("", True)])
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("backend", "native"), [("reference", False), ("cpu", True), pytest.param("", True, marks=pytest.mark.further)]
+)
 def test_the_environment_sets_the_default(backend, native):
     result = run_with_environment(backend)
     assert result.returncode == 0, result.stderr
     assert ("svmax" in result.stdout.split()) == native
 
 
+@pytest.mark.processes
 def test_the_environment_is_checked_when_a_function_is_called_first():
     result = run_with_environment("nonsense")
     assert result.returncode != 0
@@ -219,6 +224,7 @@ def test_the_environment_is_checked_when_a_function_is_called_first():
     assert result.stderr.endswith(f"ValueError: {message}\n")
 
 
+@pytest.mark.processes
 def test_the_environment_asks_by_name():
     result = run_with_environment("triton")
     assert result.returncode != 0

@@ -83,7 +83,7 @@ def test_step_share_rows(monkeypatch, tmp_path, capsys):
     assert {row["shape"] for row in rows} == {"144x64"}
     assert without["share"] == 0
     for row in (ours, peer):
-        assert 0 < row["term_p20_ms"] <= row["term_median_ms"] <= row["term_p80_ms"] < row["step_p20_ms"]
+        assert 0 < row["term_p20_ms"] <= row["term_median_ms"] <= row["term_p80_ms"]
         assert row["share"] == pytest.approx(row["term_median_ms"] / row["step_median_ms"], rel=0.05)
     assert "| small | svmax_ops " in capsys.readouterr().out
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
@@ -122,6 +122,7 @@ def test_evaluation_rows(monkeypatch, tmp_path):
     assert f"finds {recall['R@K, faiss search in float32', evaluation_scale.COLLAPSED]:.1%}" in readme.evaluation()
 
 
+@pytest.mark.processes
 def test_evaluation_is_measured_in_a_process_of_its_own():
     held = torch.ones(2**30 // 4)  # 1 GiB, here
     row = evaluation_scale.measure_apart("class lists", evaluation_scale.SPREAD, 3000, 600, threads=2)

@@ -8,13 +8,14 @@ from functools import partial
 import pytest
 import torch
 import torch._dynamo.compiled_autograd
-import truth
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import svmax_ops
 from svmax_ops import SVMaxLoss, mean_singular_value, nuclear_norm, spectrum, svdvals, svmax_loss
+from tests import truth
 
+pytestmark = pytest.mark.each_value
 FUNCTIONS = {
     "svmax_loss": svmax_loss,
     "svmax_loss_unbounded": partial(svmax_loss, bounded=False, normalize=False),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-import truth
 
 import svmax_ops
 from svmax_ops import SVMaxLoss, mean_singular_value, nuclear_norm, singular_value_bounds, spectrum, svdvals, svmax_loss
+from tests import truth
 
 MODULE = SVMaxLoss()
 FUNCTIONS = {  # function -> (the name its errors start with, the name of its argument)

@@ -1,4 +1,4 @@
-"""What only a GPU can show: graphs, streams, devices, sizes beyond 2^31. Skipped, with the reason, where there is none.
+"""What only a GPU can show: graphs, streams, devices, sizes beyond 2^31. Skipped as a whole where there is none.
 
 The kernels themselves are tested without a GPU in tests/host and in Triton's interpreter; on a GPU every test of tests/
 runs with the backends cuda and triton too.
@@ -12,17 +12,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-import truth
 
 import svmax_ops
 from svmax_ops import SVMaxLoss, nuclear_norm, svdvals, svmax_loss
+from tests import truth
+from tests.available import here
+
+if not torch.cuda.is_available():  # Triton's kernels would run in its interpreter
+    pytest.skip("torch sees no GPU here", allow_module_level=True)
 
 pytestmark = [
-    pytest.mark.usefixtures("native", "gpu"),
-    pytest.mark.parametrize("native", ["cuda", "triton"], indirect=True),
+    pytest.mark.usefixtures("native"),
+    pytest.mark.parametrize("native", here("cuda", "triton"), indirect=True),
 ]
-# What the Triton kernels leave to torch.linalg, or have no memory for.
-of_cuda_kernels = pytest.mark.usefixtures("cuda_kernels")
+of_cuda_kernels = pytest.mark.leave_out(
+    lambda of: of["native"] != "cuda", "what the Triton kernels leave to torch.linalg, or have no memory for"
+)
 
 # n on both sides of every size that a kernel is made for, b < d, batches, and many rows.
 SHAPES = [
@@ -47,18 +52,6 @@ def needs_memory(gigabytes: float) -> None:
     free, _ = torch.cuda.mem_get_info()
     if free < gigabytes * 1e9:
         pytest.skip(f"needs {gigabytes:g} GB of GPU memory, {free / 1e9:.1f} GB are free")
-
-
-@pytest.fixture
-def gpu() -> None:
-    if not torch.cuda.is_available():  # Triton's kernels would run in its interpreter
-        pytest.skip("torch sees no GPU here")
-
-
-@pytest.fixture
-def cuda_kernels(native: str) -> None:
-    if native != "cuda":
-        pytest.skip("of the CUDA kernels alone")
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from package.building import CLEAN, ROOT
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import svmax_ops
 from svmax_ops import backends, use_backend
 from svmax_ops.backends import cuda_library, native, reference, triton_library
 from svmax_ops.backends.cuda_library import BuiltFor
+from tests.package.building import CLEAN, ROOT
 
 SENTENCE = b"\x7fELF ... svmax_ops for CUDA 13.0, architectures 75 80 86, PTX 86\0 ..."
 
@@ -105,6 +105,7 @@ print(len(ops))
 """
 
 
+@pytest.mark.processes
 def test_the_library_loads_where_it_was_built_and_gives_every_op_a_kernel_for_gpus():
     if not cuda_library.LIBRARY.exists():
         pytest.skip("the CUDA kernels are not built here: no nvcc, or CMAKE_ARGS=-DSVMAX_CUDA=OFF")

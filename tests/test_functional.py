@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import truth
 
 from svmax_ops import mean_singular_value, nuclear_norm, singular_value_bounds, svdvals, svmax_loss
+from tests import truth
 
 SHAPES = [(1, 1), (1, 7), (7, 1), (2, 2), (3, 2), (144, 64), (64, 144), (96, 96), (32, 16), (4096, 64), (3, 5, 32, 16)]
 LARGE = [(288, 256), (300, 512), (512, 512), (16, 1024)]
@@ -30,6 +30,7 @@ def assert_nuclear_norm(actual: torch.Tensor, x: torch.Tensor, normalize: bool =
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.kinds
 def test_nuclear_norm_of_every_shape(backend, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
     actual = nuclear_norm(x, **options)
@@ -69,10 +70,10 @@ def test_nuclear_norm_of_every_spectrum_through_normalisation(backend, name, dty
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e10, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_a_whole_matrix_may_be_tiny_or_huge(backend, dtype, scale):
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
+def test_a_whole_matrix_may_be_tiny_or_huge(backend, dtype, scale, options):
     x = (truth.random(40, 24, dtype=torch.float64) * scale).to(dtype)
-    for options in truth.OPTIONS.values():
-        assert_nuclear_norm(nuclear_norm(x, **options), x, **options)
+    assert_nuclear_norm(nuclear_norm(x, **options), x, **options)
     expected = np.linalg.svd(truth.to_numpy(x), compute_uv=False)
     np.testing.assert_allclose(truth.to_numpy(svdvals(x)), expected, rtol=3e-7, atol=0)
 
@@ -95,13 +96,13 @@ def test_subnormal_rows_are_ordinary_rows(backend, dtype):
     assert_nuclear_norm(nuclear_norm(x, normalize=True), x, normalize=True)
 
 
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
-def test_duplicate_and_zero_rows(backend, dtype):
+def test_duplicate_and_zero_rows(backend, dtype, options):
     x = truth.random(40, 24, dtype=dtype)
     x[20:] = x[:20]
     x[::3] = 0
-    for options in truth.OPTIONS.values():
-        assert_nuclear_norm(nuclear_norm(x, **options), x, **options)
+    assert_nuclear_norm(nuclear_norm(x, **options), x, **options)
 
 
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
@@ -142,16 +143,16 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_strides(backend, layout, dtype):
+@pytest.mark.parametrize("function", [svmax_loss, nuclear_norm, svdvals], ids=lambda f: f.__name__)
+def test_any_strides(backend, function, layout, dtype):
     x = truth.random(3, 2, 20, 12, dtype=dtype)
     view = LAYOUTS[layout](x)
     assert torch.equal(view, x)
-    for function in (svmax_loss, nuclear_norm, svdvals):
-        a, b = x.clone().requires_grad_(), view.detach().requires_grad_()
-        expected, actual = function(a), function(b)
-        torch.testing.assert_close(actual, expected, rtol=3e-7, atol=0)
-        grads = torch.autograd.grad(expected.sum(), a) + torch.autograd.grad(actual.sum(), b)
-        torch.testing.assert_close(grads[1], grads[0], rtol=2e-2 if dtype in truth.HALF else 1e-5, atol=1e-6)
+    a, b = x.clone().requires_grad_(), view.detach().requires_grad_()
+    expected, actual = function(a), function(b)
+    torch.testing.assert_close(actual, expected, rtol=3e-7, atol=0)
+    grads = torch.autograd.grad(expected.sum(), a) + torch.autograd.grad(actual.sum(), b)
+    torch.testing.assert_close(grads[1], grads[0], rtol=2e-2 if dtype in truth.HALF else 1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
@@ -236,6 +237,7 @@ def test_bounds_hold_for_random_matrices(backend, b, d, center):
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (144, 64), (64, 144), (300, 256), (3, 5, 32, 16)], ids=str)
+@pytest.mark.kinds
 def test_singular_values_of_every_shape(backend, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
     e = truth.embedding(truth.to_numpy(x), **options)
@@ -263,22 +265,22 @@ def test_singular_values_of_every_spectrum(backend, name, dtype):
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("where", [(0, 0), (-1, -1)], ids=["first", "last"])
 @pytest.mark.parametrize("shape", [(20, 12), (12, 20)], ids=str)
-def test_a_nan_or_inf_makes_its_own_matrix_nan_and_no_other(backend, shape, where, dtype, poison):
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
+@pytest.mark.parametrize("function", [nuclear_norm, svmax_loss, mean_singular_value, svdvals], ids=lambda f: f.__name__)
+def test_a_nan_or_inf_makes_its_own_matrix_nan_and_no_other(backend, function, options, shape, where, dtype, poison):
     clean = truth.random(3, *shape, dtype=dtype)
     dirty = clean.clone()
     dirty[(1, *where)] = poison
     others = [0, 2]
-    for options in truth.OPTIONS.values():
-        for function in (nuclear_norm, svmax_loss, mean_singular_value, svdvals):
-            x, y = clean.clone().requires_grad_(), dirty.clone().requires_grad_()
-            expected, actual = function(x, **options), function(y, **options)
-            assert actual[1].isnan().all(), (function.__name__, options)
-            assert torch.equal(actual[others], expected[others]), (function.__name__, options)
-            (dx,), (dy,) = torch.autograd.grad(expected.sum(), x), torch.autograd.grad(actual[others].sum(), y)
-            assert torch.equal(dx[others], dy[others]), (function.__name__, options)
-            (dy,) = torch.autograd.grad(function(y, **options).sum(), y)
-            assert dy[1].isnan().all(), (function.__name__, options)
-            assert torch.equal(dx[others], dy[others]), (function.__name__, options)
+    x, y = clean.clone().requires_grad_(), dirty.clone().requires_grad_()
+    expected, actual = function(x, **options), function(y, **options)
+    assert actual[1].isnan().all()
+    assert torch.equal(actual[others], expected[others])
+    (dx,), (dy,) = torch.autograd.grad(expected.sum(), x), torch.autograd.grad(actual[others].sum(), y)
+    assert torch.equal(dx[others], dy[others])
+    (dy,) = torch.autograd.grad(function(y, **options).sum(), y)
+    assert dy[1].isnan().all()
+    assert torch.equal(dx[others], dy[others])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

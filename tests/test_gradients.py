@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-import truth
 
 from svmax_ops import mean_singular_value, nuclear_norm, svdvals, svmax_loss
+from tests import truth
 
 OBJECTIVES = {  # name of the objective in truth.py -> the public function
     "nuclear_norm": nuclear_norm,
@@ -135,19 +135,20 @@ def test_polar_factor_of_rank_deficient_matrices_is_bounded(backend, dtype, cent
         assert np.linalg.norm(truth.to_numpy(p), 2) <= 1 + truth.POLAR_EXCESS
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_gradient_of_a_zero_matrix_is_zero(backend, dtype):
-    for shape in ((5, 3), (3, 5), (2, 4, 3)):
-        x = torch.zeros(shape, dtype=dtype)
-        for options in truth.OPTIONS.values():
-            for function in OBJECTIVES.values():
-                assert torch.equal(gradient(function, x, **options), torch.zeros_like(x))
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 4, 3)], ids=str)
+def test_gradient_of_a_zero_matrix_is_zero(backend, shape, dtype, options, objective):
+    x = torch.zeros(shape, dtype=dtype)
+    assert torch.equal(gradient(OBJECTIVES[objective], x, **options), torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 2), (12, 3), (144, 64), (24, 40), (40, 40), (3, 5, 32, 16)], ids=str)
 @pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.kinds
 def test_gradient_of_every_objective(backend, objective, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
     if objective.startswith("svmax") and not options["normalize"]:
@@ -212,16 +213,18 @@ def test_a_zero_row_gets_a_zero_gradient(backend, shape, dtype, center):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=(4e-6 + ROUNDING[dtype]) * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("function", [svmax_loss, svdvals], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
+@pytest.mark.parametrize("transpose", [False, True], ids=["as given", "transposed"])
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("name", truth.spectra())
-def test_gradient_is_finite_on_every_spectrum(backend, name, dtype):
-    if backend == "host" and dtype in truth.HALF:
-        pytest.skip("seconds a case on the emulator, and the same kernels as for float32 once a row is read")
+@pytest.mark.leave_out(
+    lambda of: of["backend"] == "host" and of["dtype"] in truth.HALF,
+    "seconds a case on the emulator, and the same kernels as for float32 once a row is read",
+)
+def test_gradient_is_finite_on_every_spectrum(backend, name, dtype, transpose, options, function):
     x = truth.tensor(truth.spectra()[name]).to(dtype)
-    for matrix in (x, x.mT):
-        for options in truth.OPTIONS.values():
-            assert gradient(svmax_loss, matrix, **options).isfinite().all()
-            assert gradient(svdvals, matrix, **options).isfinite().all()
+    assert gradient(function, x.mT if transpose else x, **options).isfinite().all()
 
 
 @pytest.mark.parametrize("incoming", [3.0, -1.0, 1e-20, 1e20, 0.0])
@@ -241,9 +244,12 @@ def test_incoming_gradients_multiply(backend, dtype, incoming):
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (144, 64), (24, 40), (3, 5, 32, 16)], ids=str)
+@pytest.mark.leave_out(
+    lambda of: of["options"]["center"] and of["shape"][-2] == 1,
+    "one row minus its mean is zero: no singular vector is right or wrong",
+)
+@pytest.mark.kinds
 def test_gradient_of_singular_values_for_any_incoming_gradient(backend, shape, dtype, options):
-    if options["center"] and shape[-2] == 1:
-        pytest.skip("one row minus its mean is zero: no singular vector is right or wrong")
     x = truth.random(*shape, dtype=dtype).requires_grad_()
     values = svdvals(x, **options)
     incoming = truth.random(*values.shape, seed=5, dtype=torch.float64)
@@ -293,7 +299,8 @@ def test_repeated_singular_values_give_the_gradient_of_symmetric_functions(backe
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("matrix", ["identity", "repeated", "zero", "rank 1", "duplicates"])
-def test_repeated_singular_values_give_finite_gradients_for_any_function(backend, matrix, dtype):
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
+def test_repeated_singular_values_give_finite_gradients_for_any_function(backend, matrix, dtype, options):
     x = {
         "identity": torch.eye(8, 6, dtype=dtype),
         "repeated": repeated((20, 6), dtype),
@@ -302,20 +309,19 @@ def test_repeated_singular_values_give_finite_gradients_for_any_function(backend
         "duplicates": truth.random(4, 6, dtype=dtype).repeat(2, 1),
     }[matrix]
     for m in (x, x.mT):
-        for options in truth.OPTIONS.values():
-            m = m.detach().requires_grad_()
-            values = svdvals(m, **options)
-            incoming = truth.random(*values.shape, dtype=values.dtype, seed=3)
-            (dx,) = torch.autograd.grad(values, m, incoming)
-            assert dx.isfinite().all()
-            if not options["normalize"]:
-                # U diag(g) V^T with any orthonormal U, V: no larger than the largest incoming gradient.
-                assert np.linalg.norm(truth.to_numpy(dx), 2) <= incoming.abs().max().item() * (1 + 1e-5)
+        m = m.detach().requires_grad_()
+        values = svdvals(m, **options)
+        incoming = truth.random(*values.shape, dtype=values.dtype, seed=3)
+        (dx,) = torch.autograd.grad(values, m, incoming)
+        assert dx.isfinite().all()
+        if not options["normalize"]:
+            # U diag(g) V^T with any orthonormal U, V: no larger than the largest incoming gradient.
+            assert np.linalg.norm(truth.to_numpy(dx), 2) <= incoming.abs().max().item() * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 @pytest.mark.parametrize("dtype", truth.DTYPES, ids=str)
-def test_sum_of_singular_values_has_the_gradient_of_the_nuclear_norm(backend, dtype):
+def test_sum_of_singular_values_has_the_gradient_of_the_nuclear_norm(backend, dtype, options):
     x = truth.random(40, 24, dtype=dtype)
-    for options in truth.OPTIONS.values():
-        a, b = gradient(svdvals, x, **options), gradient(nuclear_norm, x, **options)
-        torch.testing.assert_close(a, b, rtol=0, atol=(1e-10 if dtype == torch.float64 else 4e-6) + 2 * ROUNDING[dtype])
+    a, b = gradient(svdvals, x, **options), gradient(nuclear_norm, x, **options)
+    torch.testing.assert_close(a, b, rtol=0, atol=(1e-10 if dtype == torch.float64 else 4e-6) + 2 * ROUNDING[dtype])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import truth
 
-pytestmark = pytest.mark.usefixtures("kernels")
+from tests import truth
+
+pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.kinds]
 every_option = pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (7, 5), (5, 7), (33, 31), (144, 128), (64, 144), (1030, 70), (3, 5, 32, 16)]
 

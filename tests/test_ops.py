@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 import torch
-import truth
+
+from tests import truth
 
 pytestmark = pytest.mark.usefixtures("kernels")
 OBJECTIVES = ("nuclear_norm", "mean_singular_value", "svmax_loss", "svmax_loss_unbounded")
@@ -71,6 +72,7 @@ def test_every_registered_op_is_checked_here():
 @pytest.mark.parametrize(
     "op", ["gram", "spectral", "objective", "backward", "singular_values", "singular_values_backward"]
 )
+@pytest.mark.kinds
 def test_opcheck(op, shape, dtype, options):
     for positional, keyword in calls(shape, dtype, **options)[op]:
         if op == "singular_values_backward" and options["center"] and shape[-2] <= shape[-1]:
@@ -88,6 +90,7 @@ def test_opcheck(op, shape, dtype, options):
 @every_shape
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.kinds
 def test_objective_is_its_stages(objective, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
     value, weight, row_norms = truth.kernels.objective(x, objective=objective, **options, need_gradient=True)

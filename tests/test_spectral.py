@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import truth
 
-pytestmark = pytest.mark.usefixtures("kernels")
+from tests import truth
+
+pytestmark = [pytest.mark.usefixtures("kernels"), pytest.mark.kinds]
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 128, 150, 255, 256, 300, 512]
 
 

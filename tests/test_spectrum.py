@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import truth
 
 from svmax_ops import Spectrum, spectrum
+from tests import truth
 
 
 def spread(x: np.ndarray, normalize: bool, center: bool) -> np.ndarray:

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
-import truth
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from svmax_ops import mean_singular_value, nuclear_norm, svdvals, svmax_loss
+from tests import truth
 
 SCALARS = {
     "svmax_loss": svmax_loss,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -13,15 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import truth
 
 import svmax_ops
 from svmax_ops.backends import triton_library
+from tests import truth
 
 ROOT = Path(__file__).parents[1]
-launch = pytest.importorskip("svmax_ops.backends.triton.launch", reason="Triton is not installed")
-products = pytest.importorskip("svmax_ops.backends.triton.products")
-rows = pytest.importorskip("svmax_ops.backends.triton.rows")
+if triton_library.unavailable is not None:
+    pytest.skip(triton_library.unavailable, allow_module_level=True)
+launch, products, rows = (
+    importlib.import_module(f"svmax_ops.backends.triton.{name}") for name in ("launch", "products", "rows")
+)
+targets = importlib.import_module("benchmarks.triton_compile")
 
 
 @pytest.fixture
@@ -121,12 +125,15 @@ def test_an_unavailable_triton_is_told_and_auto_goes_without(monkeypatch):
     assert svmax_ops.nuclear_norm(x).item() == pytest.approx(12**0.5)
 
 
-def test_every_kernel_compiles_for_every_gpu_without_spills_by_tensor_cores(tmp_path):
+# Of each maker the newest; the others differ in how many registers and in what tensor cores they have.
+@pytest.mark.parametrize(
+    "target", [t if t in ("sm_100", "gfx942") else pytest.param(t, marks=pytest.mark.further) for t in targets.TARGETS]
+)
+def test_every_kernel_compiles_for_every_gpu_without_spills_by_tensor_cores(tmp_path, target):
     """No GPU is needed: what the compilers say and the instructions in the code that they make."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "benchmarks.triton_compile"]
+    command = [sys.executable, "-m", "benchmarks.triton_compile", "--targets", target]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    for target in ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942"):
-        for dtype in ("", " bfloat16"):  # Triton's way to a product depends on what x was loaded as
-            assert re.search(rf"\| objective 64 tall{dtype} +\| {target} ", done.stdout)
+    for dtype in ("", " bfloat16"):  # Triton's way to a product depends on what x was loaded as
+        assert re.search(rf"\| objective 64 tall{dtype} +\| {target} ", done.stdout)

@@ -8,10 +8,10 @@ import pickle
 import pytest
 import torch
 import torch.distributed as dist
-import truth
 from torch.autograd import forward_ad
 
 from svmax_ops import SVMaxLoss, nuclear_norm, svmax_loss
+from tests import truth
 
 
 def refused(match: str, rows: tuple[int, ...], d: int = 4, **options: object) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-import truth
 
 from benchmarks.matrices import matrices
 from svmax_ops.backends import native, reference
+from tests import truth
 
-pytestmark = pytest.mark.skipif(native.unavailable is not None, reason=str(native.unavailable))
 every_option = pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
 every_shape = pytest.mark.parametrize("shape", [(1, 1), (7, 5), (5, 7), (144, 128), (64, 144), (3, 5, 32, 16)], ids=str)
 

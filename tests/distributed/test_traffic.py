@@ -7,10 +7,10 @@ import re
 import pytest
 import torch
 import torch.distributed as dist
-import truth
-from distributed import processes
 
 from svmax_ops import svmax_loss
+from tests import truth
+from tests.distributed import processes
 
 README = (processes.ROOT / "README.md").read_text("utf-8")
 

@@ -32,7 +32,7 @@ def run_tests(options: list[str]) -> int:
     for counts in FOLDER.rglob("*.gcda"):  # of earlier runs
         counts.unlink()
     # By name: the stages' own tests run on several backends, of which `host` is one.
-    command = [sys.executable, "-m", "pytest", "-k", "host", *(options or TESTS)]
+    command = [sys.executable, "-m", "pytest", "-k", "host", "--combinations=all", *(options or TESTS)]
     return subprocess.run(command, cwd=library.ROOT, env={**os.environ, "SVMAX_HOST_COVERAGE": "1"}).returncode
 
 

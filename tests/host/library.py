@@ -37,11 +37,10 @@ def load() -> ctypes.CDLL:
         path = build("svmax_host.so", "host-coverage", SVMAX_HOST_COVERAGE="ON")
     else:
         path = build("svmax_host.so", "host")
-    if str(path) not in torch.ops.loaded_libraries:  # this module can be imported under two names
-        from svmax_ops.ops import register_rules
+    from svmax_ops.ops import register_rules
 
-        torch.ops.load_library(str(path))
-        register_rules("svmax_host")
+    torch.ops.load_library(str(path))
+    register_rules("svmax_host")
     return ctypes.CDLL(str(path))
 
 
@@ -63,6 +62,18 @@ def build(target: str, folder: str, **options: str) -> Path:
         _run(configure)
         _run([_tool("cmake"), "--build", str(binary), "--target", target.removesuffix(".so")])
     return binary / target
+
+
+def missing() -> str | None:
+    """Why nothing can be built here: the first of its tools that is not there, or None."""
+    for name in ("cmake", "ninja"):
+        try:
+            _tool(name)
+        except BuildError as reason:
+            return str(reason)
+    if not os.environ.get("CXX") and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return "the host build needs a C++ compiler, and none is in PATH"
+    return None
 
 
 def _tool(name: str) -> str:

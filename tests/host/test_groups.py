@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import truth
-from host import library
+
+from tests import truth
+from tests.host import library
 
 OPTIONS = {"objective": "nuclear_norm", "normalize": False, "center": False}
 

@@ -8,7 +8,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from package.building import BUILD, CLEAN, ROOT, Built, succeed, tracked
+
+from tests.package.building import BUILD, CLEAN, ROOT, Built, succeed, tracked
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from package.building import BUILD, CLEAN, ROOT
+
+from tests.package.building import BUILD, CLEAN, ROOT
 
 TORCH = Path(torch.__file__).parent
 REAL_NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")

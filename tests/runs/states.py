@@ -1,9 +1,13 @@
-"""Comparing what runs end with, and a run with itself cut off and resumed."""
+"""Comparing what runs end with, and runs with themselves cut off and resumed."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,3 +50,22 @@ def whole_and_cut(
     again = svmax(*command, "--out", cut, "--resume")
     assert (again.code, "is finished" in again.out) == (0, True)
     return whole, cut
+
+
+def cut_off(command: Sequence[str], out: Path, begun: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """``svmax`` in a process of its own that gets Ctrl-C once all the files ``begun`` are in its folder ``out``.
+
+    ``begun`` is in the folders of its runs. On a busy machine they may come to their end before this process has
+    another turn: then once more.
+    """
+    for _ in range(20):
+        shutil.rmtree(out, ignore_errors=True)
+        line = [sys.executable, "-m", "svmax_ops.cli", *command, "--out", str(out)]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            while process.poll() is None and not all((out / name).exists() for name in begun):
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            said, told = process.communicate()
+        if not all(is_finished(out / Path(name).parts[0]) for name in begun):
+            break
+    return subprocess.CompletedProcess(line, process.returncode, said, told)

@@ -245,6 +245,7 @@ def test_one_row_and_seed_are_a_run_folder(svmax, tmp_path):
         assert all(line[name] == value for name, value in found.items())
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("flags", [(), ("--momentum", "0.9", "--rows", "vanilla")])
 def test_a_stopped_run_goes_on_bit_for_bit(svmax, tmp_path, monkeypatch, flags):
     command = ["embed2d", "--rows", "svmax", *SMALL, *flags]
@@ -263,6 +264,7 @@ def several(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.processes
 def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, several, tmp_path):
     members = ["vanilla-seed0", "centred-seed0", "vanilla-seed3", "centred-seed3"]
     assert {path.name for path in several.iterdir() if path.is_dir()} == set(members)

@@ -6,10 +6,6 @@ import csv
 import json
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +20,7 @@ from svmax_ops.runs.gan.measures import MEASURES
 from svmax_ops.runs.gan.training import GanTraining
 from svmax_ops.runs.harness import EVENTS, is_finished, read_metrics
 from svmax_ops.runs.members import finished_members
-from tests.runs.states import equal, whole_and_cut
+from tests.runs.states import cut_off, equal, whole_and_cut
 
 _FLAGS = "--steps 6 --batch-size 16 --latent-dim 4 --evaluate-every 3 --log-every 2 --checkpoint-every 2"
 SMALL = _FLAGS.split()
@@ -92,6 +88,7 @@ def test_one_row_and_seed_are_a_run_folder(svmax, tmp_path, row):
     assert all((line["row"], line["seed"]) == (row, 0) for line in lines)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "extra", [(), ("--unrolled-gradient", "--logits", "--objective", "matched", "--mode-weights", "random")]
 )
@@ -110,6 +107,7 @@ def several(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.processes
 def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, several, tmp_path):
     members = ["vanilla-seed0", "unrolled-svmax-seed0", "vanilla-seed3", "unrolled-svmax-seed3"]
     assert {path.name for path in several.iterdir() if path.is_dir()} == set(members)
@@ -152,28 +150,24 @@ def test_a_run_of_several_made_before_goes_on_and_is_reported(svmax, several, tm
         assert (out / name).read_bytes() == (several / name).read_bytes()
 
 
-def test_several_runs_cut_off_go_on_by_the_command_that_is_printed(tmp_path):
-    out = tmp_path / "all"
+@pytest.mark.processes
+def test_several_runs_cut_off_go_on_by_the_command_that_is_printed(svmax, tmp_path):
     flags = [*SMALL, "--steps", "400", "--checkpoint-every", "50", "--evaluate-every", "200"]
-    command = [sys.executable, "-m", "svmax_ops.cli", "gan", "--rows", "vanilla, svmax", *flags, "--workers", "2"]
-    whole = subprocess.run([*command, "--out", str(tmp_path / "whole")], capture_output=True, text=True)
-    assert (whole.returncode, whole.stderr) == (0, "")
-    process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    begun = [out / "vanilla-seed0", out / "svmax-seed0" / "checkpoint.pt"]  # on two cores either may be first
-    while not all(path.exists() for path in begun):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    said, err = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert "Traceback" not in said + err
-    again = shlex.split(err.partition("go on with: ")[2])
+    command = ["gan", "--rows", "vanilla, svmax", *flags, "--workers", "2"]
+    # On two cores either may be first.
+    cut = cut_off(command, tmp_path / "all", ["vanilla-seed0", "svmax-seed0/checkpoint.pt"])
+    assert cut.returncode == 130, cut.stderr
+    assert "Traceback" not in cut.stdout + cut.stderr
+    again = shlex.split(cut.stderr.partition("go on with: ")[2])
     assert again[:2] == ["svmax", "gan"]
-    shutil.rmtree(out / "vanilla-seed0")  # made anew
-    result = subprocess.run([sys.executable, "-m", "svmax_ops.cli", *again[1:]], capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert lines_of(out) == lines_of(tmp_path / "whole")
+    shutil.rmtree(tmp_path / "all" / "vanilla-seed0")  # made anew
+    resumed = svmax(*again[1:])
+    assert (resumed.code, resumed.err) == (0, "")
+    expected = []
+    for row in ("vanilla", "svmax"):
+        assert svmax("gan", "--rows", row, *flags, "--out", tmp_path / row).code == 0
+        expected += lines_of(tmp_path / row)
+    assert lines_of(tmp_path / "all") == expected
 
 
 def test_a_run_is_the_same_however_its_rows_and_weight_were_given(svmax, tmp_path):

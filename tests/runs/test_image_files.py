@@ -93,6 +93,7 @@ def test_reading_leaves_the_random_numbers_of_training_alone(pictures):
     assert torch.rand(3).equal(expected)
 
 
+@pytest.mark.processes
 def test_a_signal_to_the_whole_group_of_processes_does_not_reach_the_workers(pictures):
     requests = [Request(torch.tensor([0]))] * 9
     batches = load(pictures, requests, 2, CPU)
@@ -103,6 +104,7 @@ def test_a_signal_to_the_whole_group_of_processes_does_not_reach_the_workers(pic
     assert len(list(batches)) == 7
 
 
+@pytest.mark.processes
 def test_number_of_workers_changes_nothing(pictures):
     requests = [Request(torch.tensor([i, 8 - i, 4]), draws(0, i, 3) if i % 2 else None) for i in range(5)]
     alone, shared = (list(load(pictures, requests, workers, CPU)) for workers in (0, 2))

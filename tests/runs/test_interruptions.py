@@ -74,6 +74,7 @@ def assert_equal_ends(metrics, one: Path, other: Path) -> None:
         assert all(value.equal(theirs["network"][key]) for key, value in ours["network"].items())
 
 
+@pytest.mark.processes
 def test_a_stopped_run_with_dropout_and_workers_goes_on_bit_for_bit(
     svmax, command, whole, metrics, tmp_path, monkeypatch
 ):
@@ -208,6 +209,7 @@ def test_a_batch_on_its_way_to_a_gpu_is_pinned_out_of_the_shared_memory(monkeypa
     assert pinned.sum() > 0
 
 
+@pytest.mark.processes
 def test_an_unreadable_image_is_named_and_the_run_goes_on_once_it_is_back(
     svmax, command, birds, whole, metrics, tmp_path
 ):
@@ -226,6 +228,7 @@ def test_an_unreadable_image_is_named_and_the_run_goes_on_once_it_is_back(
     assert_equal_ends(metrics, tmp_path / "run", whole)
 
 
+@pytest.mark.processes
 def test_a_reading_process_that_dies(svmax, command, whole, metrics, tmp_path, monkeypatch):
     batch = ImageFiles.batch
 
@@ -266,6 +269,7 @@ def test_memory_that_runs_out(svmax, small, metrics, tmp_path, monkeypatch):
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
 
 
+@pytest.mark.processes
 def test_a_run_goes_on_without_the_weights_that_it_began_with(svmax, small, tmp_path, monkeypatch):
     weights = tmp_path / "weights.pt"
     torch.save(SmallNetwork((1, 32, 32), 8).state_dict(), weights)

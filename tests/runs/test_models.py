@@ -282,7 +282,8 @@ def test_timms_networks_without_timm(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("form", ["whole", "no classifier", "trained here"])
 def test_timms_networks(tmp_path: Path, form: str):
-    timm = pytest.importorskip("timm")
+    import timm
+
     name, classifier = "tf_mobilenetv3_small_minimal_100", "classifier"  # one whose weights want pixels in [-1, 1]
     torch.manual_seed(5)
     theirs = timm.create_model(name).eval()
@@ -307,6 +308,5 @@ def test_timms_networks(tmp_path: Path, form: str):
 
 
 def test_timms_networks_on_grey_pictures():
-    pytest.importorskip("timm")
     assert network("resnet10t", (1, 32, 32))(pictures(2, 1, 32, 32)).shape == (2, 16)
     assert "did you mean resnet10t" in refusal(lambda: network("resnet10tt"))

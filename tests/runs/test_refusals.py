@@ -157,6 +157,7 @@ def test_full_disk(svmax, small, metrics, started, tmp_path, monkeypatch):
     assert metrics(started) == metrics(tmp_path / "whole")
 
 
+@pytest.mark.processes
 def test_write_error_of_the_system(small, tmp_path):
     """A real one: the system refuses to let a file grow beyond 300 kB, the first checkpoint is larger."""
 
@@ -215,6 +216,7 @@ def test_unreadable_config(svmax, small, started):
     assert f"--resume: {started / 'config.json'} cannot be read: " in outcome.err
 
 
+@pytest.mark.processes
 def test_folder_in_use_by_another_process(svmax, small, started):
     before = contents(started)
     with open(started / "metrics.jsonl", "ab") as file:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ import pytest
 from svmax_ops.runs.errors import UserError
 from svmax_ops.runs.harness import is_finished, read_metrics
 from svmax_ops.runs.sweep import read_study
+from tests.runs.states import cut_off
 
 NOT_A_STUDY = "must have command (retrieval, gan, embed2d), fixed and vary, and nothing else."
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -41,6 +38,7 @@ def test_the_demo_is_the_one_described():
         assert (run.dataset, run.jitter, run.lr, run.iterations, run.seed) == ("strokes", "medium", 0.1, 600, 0)
 
 
+@pytest.mark.processes
 def test_a_sweep_runs_all_then_nothing(svmax, study, tmp_path):
     out = tmp_path / "out"
     outcome = svmax("sweep", study, "--out", out, "--workers", 2)
@@ -65,6 +63,7 @@ def test_a_sweep_runs_all_then_nothing(svmax, study, tmp_path):
     assert outcome.code == 0
 
 
+@pytest.mark.processes
 def test_a_sweep_of_gans_is_reported(svmax, tmp_path):
     study, out = tmp_path / "study.yaml", tmp_path / "out"
     fixed = {"steps": 2, "batch-size": 16, "latent-dim": 4, "log-every": 1}
@@ -98,6 +97,7 @@ def test_a_sweep_of_gans_is_reported(svmax, tmp_path):
         ]
 
 
+@pytest.mark.processes
 def test_a_failed_run_is_named_and_the_others_are_done(svmax, study, tmp_path):
     (tmp_path / "out" / "none").mkdir(parents=True)
     (tmp_path / "out" / "none" / "thesis.tex").write_text("years of work")
@@ -111,27 +111,22 @@ def test_a_failed_run_is_named_and_the_others_are_done(svmax, study, tmp_path):
     assert [path.name for path in (tmp_path / "out" / "none").iterdir()] == ["thesis.tex"]
 
 
-def test_a_signal_stops_every_run_and_the_same_command_goes_on(study, tmp_path):
+@pytest.mark.processes
+def test_a_signal_stops_every_run_and_the_same_command_goes_on(svmax, study, tmp_path):
     record = json.loads(study.read_text())
-    record["fixed"] |= {"iterations": 400, "checkpoint-every": 400, "evaluate-every": 400}
+    record["fixed"] |= {"iterations": 120, "checkpoint-every": 120, "evaluate-every": 120}
     study.write_text(json.dumps(record))
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "svmax_ops", "sweep", str(study), "--out", str(out), "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not all((out / name / "checkpoint.pt").exists() for name in ("none", "svmax")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert err == f"svmax sweep: stopped; go on with: svmax sweep {study} --out {out} --workers 2\n"
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
+    command = ["sweep", str(study), "--workers", "2"]
+    cut = cut_off(command, out, ["none/checkpoint.pt", "svmax/checkpoint.pt"])
+    assert cut.returncode == 130, cut.stderr
+    assert cut.stderr == f"svmax sweep: stopped; go on with: svmax sweep {study} --out {out} --workers 2\n"
+    outcome = svmax(*command, "--out", out)
+    assert (outcome.code, outcome.err) == (0, "")
     for name in ("none", "svmax"):
-        assert "--resume" in result.stdout
+        assert "--resume" in outcome.out
         steps = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
-        assert [line["step"] for line in steps if line["split"] == "train"] == list(range(1, 401))
+        assert [line["step"] for line in steps if line["split"] == "train"] == list(range(1, 121))
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -174,6 +174,7 @@ def uninterrupted(small, tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("regularizer", "step", "how"),
     [("svmax", 1, kill), ("svmax", 2, terminate), ("svmax", 6, kill), ("spread-out", 5, terminate)],
@@ -215,7 +216,7 @@ def test_resuming_a_finished_run_changes_nothing(svmax, small, tmp_path):
 
 
 def test_float16_goes_on_with_its_scale(strokes):
-    config = RetrievalConfig(autocast="float16", loss="triplet", regularizer="spread-out", lr=0.01)
+    config = RetrievalConfig(autocast="float16", loss="triplet", regularizer="spread-out", lr=0.01, batch_size=24)
     one, other = Training(config, strokes.train), Training(config, strokes.train)
     one.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=2)
     one.step()

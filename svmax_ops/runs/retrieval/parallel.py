@@ -42,6 +42,7 @@ class Ranks:
         self.rank, self.count = 0, 1
         self.group: Any = None
         """None: nothing is communicated."""
+        self._before: Any = None  # what SIGTERM did
         self.launched = torchrun_processes()
         on_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         local_rank = int(os.environ.get("LOCAL_RANK", 0)) if self.launched else 0
@@ -82,6 +83,8 @@ class Ranks:
         if self.group is None:
             return
         dist.destroy_process_group()
+        if error is None and self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
         # Gloo's threads end with the last reference to the group; a network and the frames of an error hold some. One
         # that outlives Python may abort the process: it frees a tensor, for which it needs Python.
         self.group = None
@@ -95,6 +98,19 @@ class Ranks:
         """What stands before a command that is to start as many processes on this machine."""
         here = os.environ.get("LOCAL_WORLD_SIZE", "1")
         return f"torchrun --nproc-per-node {here} --no-python " if self.group is not None else ""
+
+    def outlast_sigterm(self) -> None:
+        """From here to the end, what :class:`Signals` does not note is ignored.
+
+        Once a process has ended in an error torchrun tells the others to end, by SIGTERM and half a minute later by
+        SIGKILL. That is time enough to write a checkpoint and to say what has happened.
+        """
+        if self.group is not None:
+            self._before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def leave(self) -> SystemExit:
+        """What ends a process that leaves it to the first one to say why: torchrun ends the rest after an error."""
+        return SystemExit(0)
 
     @property
     def is_first(self) -> bool:

@@ -53,6 +53,7 @@ def run(config: RetrievalConfig) -> None:
 
 def _run(config: RetrievalConfig, command: str, ranks: Ranks) -> None:
     data, training = _prepared(config, ranks)  # before the folder: what does not fit leaves no trace
+    ranks.outlast_sigterm()
     with Signals() as signals, _folder(config, ranks.launcher + command, ranks) as folder:
         signals.break_off = ranks.group is None  # the others would wait for this one
         _Run(training, data, folder, signals).to_the_end()
@@ -123,7 +124,7 @@ class _Run:
         if signal or done % config.checkpoint_every == 0 or last:
             self._save()
         if signal and not last:
-            raise Stopped(signal, self.resume_command) if self.folder else SystemExit(128 + signal)
+            raise Stopped(signal, self.resume_command) if self.folder else self.ranks.leave()
 
     def _evaluate_if_due(self) -> None:
         if not self.evaluation_due:
@@ -237,7 +238,7 @@ def _prepared(config: RetrievalConfig, ranks: Ranks) -> tuple[RetrievalData, Tra
         failure = str(error)
     failures = [text for text in ranks.all(failure) if text]
     if failures:
-        raise UserError(failures[0]) if ranks.is_first else SystemExit(2)
+        raise UserError(failures[0]) if ranks.is_first else ranks.leave()
     return data, training
 
 
@@ -251,7 +252,7 @@ def _folder(config: RetrievalConfig, command: str, ranks: Ranks) -> Iterator[Run
         except UserError as error:
             failure = error
     if ranks.of_first(failure is not None):
-        raise failure or SystemExit(2)
+        raise failure or ranks.leave()
     with folder or contextlib.nullcontext():
         yield folder
 
