@@ -165,27 +165,21 @@ def test_compiled_autograd_of_transforms(backend, function):
     torch.testing.assert_close(compiled(x), gradient(x), rtol=1e-4, atol=1e-6)
 
 
-def through_compiled_autograd(backward) -> int:
-    """Call ``backward`` under compiled autograd, in full graphs. -> their number"""
-    counters = []
-
-    def compiler(graph):
-        counters.append(CompileCounterWithBackend("aot_eager"))
-        return torch.compile(graph, fullgraph=True, backend=counters[-1])
-
+def through_compiled_autograd(backward) -> None:
+    """Call ``backward`` under compiled autograd; a graph that breaks is an error."""
     torch._dynamo.compiled_autograd.reset()
-    with torch._dynamo.compiled_autograd._enable(compiler):
+    with torch._dynamo.compiled_autograd._enable(partial(torch.compile, fullgraph=True, backend="aot_eager")):
         backward()
-    return sum(counter.frame_count for counter in counters)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @every_function
+@pytest.mark.filterwarnings("default")  # torch's own, while it reads the graph of the reference
 def test_compiled_autograd(backend, function, dtype):
     x = truth.random(20, 12, dtype=dtype).requires_grad_()
     (expected,) = torch.autograd.grad(function(x).sum(), x)
     value = function(x).sum()
-    assert through_compiled_autograd(value.backward) == 1
+    through_compiled_autograd(value.backward)
     torch.testing.assert_close(x.grad, expected, rtol=1e-6, atol=1e-7)
 
 

@@ -36,8 +36,8 @@ def test_regularizes_where_the_ranking_loss_has_nothing_to_say():
     assert embeddings.grad.abs().sum() > 0
 
 
-def test_refuses_one_embedding_as_svmax_loss_does():
-    with pytest.raises(ValueError, match=r"svmax_loss: embeddings must be .* got \[1, 8\]"):
+def test_refuses_one_embedding_by_its_own_name():
+    with pytest.raises(ValueError, match=r"SVMaxRegularizer: embeddings must be .* got \[1, 8\]"):
         SVMaxRegularizer()(torch.randn(1, 8))
 
 
