@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -27,33 +27,30 @@ class Output:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        if self.lost is None:
-            try:
-                self._stream.write(text)
-            except BlockingIOError:  # a pipe that does not wait is full for now
-                pass
-            except OSError as error:
-                self._lose(error)
+        self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
         if self.lost is None:
             try:
-                self._stream.flush()
-            except BlockingIOError:
+                action()
+            except BlockingIOError:  # a pipe that does not wait is full for now
                 pass
             except OSError as error:
-                self._lose(error)
+                self.lost = error
+                self._lead_nowhere()
+        if self._needed and self.lost is not None and self.lost.errno != errno.EIO:
+            signals.note(signal.SIGPIPE)  # each time: a run may have begun since
 
-    def _lose(self, error: OSError) -> None:
-        self.lost = error
-        # Python writes what is left in its buffers once more when it ends.
+    def _lead_nowhere(self) -> None:
+        """Python writes what is left in its buffers once more when it ends."""
         with suppress(OSError, ValueError):  # a stream without a file
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
-        if self._needed and error.errno != errno.EIO:
-            signals.note(signal.SIGPIPE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

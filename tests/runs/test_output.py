@@ -88,8 +88,8 @@ def test_a_lost_terminal_alone_stops_nothing(number, stops):
             raise OSError(number, "lost")
 
     output = Output(Lost(), needed=True)
+    print("one", file=output)
     with Signals() as signals:
-        print("one", file=output)
         print("two", file=output, flush=True)
     assert output.lost.errno == number
     assert bool(signals.received) == stops
