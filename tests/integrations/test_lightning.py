@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from integrations.lightning_runs import NAMES, Embedder, Memory, fit, reports, spreads, told
+from tests.integrations.lightning_runs import NAMES, Embedder, Memory, fit, reports, spreads, told
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 

@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from integrations.lightning_runs import Embedder, Memory, reports, spreads
+from tests.integrations.lightning_runs import Embedder, Memory, reports, spreads
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.utils.checkpoint import checkpoint
