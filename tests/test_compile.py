@@ -124,6 +124,7 @@ def in_a_thread(function) -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.processes
 def test_the_compiled_choice_is_back_after_blocks_of_two_threads_overlap(native):
     ours, theirs = svmax_ops.use_backend("reference"), svmax_ops.use_backend("cpu")
     ours.__enter__()

@@ -8,12 +8,12 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from tests.integrations.lightning_runs import NAMES, Embedder, Memory, fit, reports, spreads, told
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from svmax_ops import spectrum
 from svmax_ops.integrations.lightning import SpectrumMonitor
+from tests.integrations.lightning_runs import NAMES, Embedder, Memory, fit, reports, spreads, told
 
 # Lightning's advice about workers and logging intervals, and its own use of what torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:::lightning.*")

@@ -7,7 +7,6 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from tests.integrations.lightning_runs import Embedder, Memory, reports, spreads
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from svmax_ops import spectrum
 from svmax_ops.integrations.lightning import SpectrumMonitor, _WatchedStep
 from svmax_ops.layer_rows import LayerRows
+from tests.integrations.lightning_runs import Embedder, Memory, reports, spreads
 
 pytestmark = pytest.mark.filterwarnings("ignore:::lightning.*")
 

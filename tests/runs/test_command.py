@@ -120,6 +120,7 @@ def test_a_signal_ends_with_a_checkpoint_and_the_command_that_resumes(small, tmp
         command = [*SVMAX, *shlex.split(err.partition("go on with: ")[2])[1:]]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("importing", [True, False])
 def test_a_command_that_is_interrupted_before_it_has_begun_says_so_in_a_line(tmp_path, importing):
     """Also within an import, where an exception becomes another, or is lost in a callback."""

@@ -160,6 +160,7 @@ def test_the_version(svmax):
         assert svmax(flag) == (0, f"svmax_ops {svmax_ops.__version__}\n", "")
 
 
+@pytest.mark.processes
 def test_help_and_refusals_import_nothing_heavy(tmp_path):
     lines = ["--help", "--version", "train", "info --all", "info --help", "sweep no.yaml --out x", "sweep study.yaml"]
     lines += ["sweep study.yaml --out x", "report", "report --help", "sweep --help"]
@@ -185,6 +186,7 @@ def test_help_and_refusals_import_nothing_heavy(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.processes
 def test_python_m_is_the_command_and_imports_nothing_heavy_for_help():
     command = [sys.executable, "-X", "importtime", "-m", "svmax_ops", "gan", "--help"]
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)

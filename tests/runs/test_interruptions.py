@@ -92,6 +92,7 @@ def test_a_stopped_run_with_dropout_and_workers_goes_on_bit_for_bit(
     assert_equal_ends(metrics, tmp_path, whole)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("waiting_for", ["the third step", "an evaluation"])
 def test_a_signal_is_heeded_while_pictures_do_not_come(
     svmax, light, whole_light, metrics, tmp_path, monkeypatch, waiting_for
@@ -125,6 +126,7 @@ def test_a_signal_is_heeded_while_pictures_do_not_come(
     assert_equal_ends(metrics, tmp_path, whole_light)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
 def test_a_signal_between_steps_is_heeded_where_no_process_reads(svmax, small, tmp_path, monkeypatch, signum, code):
     """SIGHUP comes twice when a terminal is closed: from the kernel, and from the shell."""
@@ -142,6 +144,7 @@ def test_a_signal_between_steps_is_heeded_where_no_process_reads(svmax, small, t
     assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
 
 
+@pytest.mark.processes
 def test_nohup_is_respected(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -152,6 +155,7 @@ def test_nohup_is_respected(monkeypatch):
     assert signals.received is None
 
 
+@pytest.mark.processes
 def test_reading_processes_need_neither_shared_memory_files_nor_a_short_tmpdir(light, whole_light, metrics, tmp_path):
     """As in a container: a /dev/shm smaller than a batch, of 7 MB here. It has to hold the semaphores alone."""
     small = "mount -t tmpfs -o size=1m tmpfs /dev/shm && "

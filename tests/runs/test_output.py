@@ -22,6 +22,8 @@ from svmax_ops.runs.signals import Signals
 _FLAGS = "--steps 6 --batch-size 16 --latent-dim 4 --evaluate-every 3 --checkpoint-every 100"
 GAN = ["gan", "--rows", "vanilla", *_FLAGS.split()]
 
+pytestmark = pytest.mark.processes
+
 
 def unread() -> io.TextIOWrapper:
     """As ``| head`` leaves it: nobody reads the other end."""

@@ -154,6 +154,7 @@ def of_torchrun(monkeypatch):
     ctypes.CDLL(None).prctl(1, 0)  # PR_SET_PDEATHSIG, see below
 
 
+@pytest.mark.processes
 def test_waiting_for_the_other_processes_is_said(of_torchrun, monkeypatch):
     said, texts = threading.Event(), []
     monkeypatch.setattr(parallel, "_UNTIL_SAID", 0.0)
@@ -205,6 +206,7 @@ def test_a_run_that_cannot_be_started_is_named(monkeypatch, tmp_path):
         processes._Process("gan", GanConfig(out=tmp_path / "one"), 1)
 
 
+@pytest.mark.processes
 def test_runs_stop_with_a_checkpoint_when_what_started_them_is_killed(tmp_path):
     flags = "--rows vanilla --seeds 0-1 --workers 2 --batch-size 16 --latent-dim 4"
     steps = "--steps 100000000 --log-every 1 --evaluate-every 100000000 --checkpoint-every 100000000"

@@ -53,6 +53,7 @@ def test_a_figure_is_the_same_whatever_the_users_matplotlibrc_asks_for(tmp_path)
         assert matplotlib.rcParams["text.usetex"]  # a notebook's own figures stay as they were
 
 
+@pytest.mark.processes
 def test_matplotlib_is_loaded_whatever_backend_a_notebook_asks_for():
     code = "from svmax_ops.cli import main; main(['--help']); import matplotlib; print(matplotlib.get_backend())"
     environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.no_such_backend"}

@@ -288,6 +288,7 @@ def test_fewer_embeddings_than_dimensions_train_and_log_their_bounds(svmax, smal
         assert lower < line["s_mu"] < upper
 
 
+@pytest.mark.processes
 def test_time_that_a_process_does_not_work_is_not_counted():
     clock = cost.Clock(torch.device("cpu"), thread=True)
     time.sleep(1)
