@@ -219,19 +219,19 @@ def test_bounds_are_reached_by_extremal_matrices(backend, b, d, center):
     assert svmax_loss(collapsed, center=center).item() == pytest.approx(np.e, rel=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("center", [False, True], ids=["plain", "centered"])
 @pytest.mark.parametrize(("b", "d"), [(128, 64), (40, 60), (5, 2)])
-def test_bounds_hold_for_random_matrices(backend, b, d, center):
+def test_bounds_hold_for_random_matrices(backend, b, d, center, seed):
     lower, upper = singular_value_bounds(b, d, center=center)
-    for seed in range(8):
-        noise = truth.random(8, b, d, seed=seed)
-        x = truth.random(8, 1, d, seed=seed + 100) + torch.logspace(-6, 2, 8)[:, None, None] * noise
-        means = mean_singular_value(x, center=center)
-        assert (means >= lower * (1 - 1e-6)).all()
-        assert (means <= upper * (1 + 1e-6)).all()
-        losses = svmax_loss(x, center=center)
-        assert (losses >= 1 - 1e-5).all()
-        assert (losses <= np.e * (1 + 1e-5)).all()
+    noise = truth.random(8, b, d, seed=seed)
+    x = truth.random(8, 1, d, seed=seed + 100) + torch.logspace(-6, 2, 8)[:, None, None] * noise
+    means = mean_singular_value(x, center=center)
+    assert (means >= lower * (1 - 1e-6)).all()
+    assert (means <= upper * (1 + 1e-6)).all()
+    losses = svmax_loss(x, center=center)
+    assert (losses >= 1 - 1e-5).all()
+    assert (losses <= np.e * (1 + 1e-5)).all()
 
 
 @pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)

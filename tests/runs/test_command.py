@@ -100,7 +100,9 @@ def test_unknown_command_and_no_command(svmax):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.further)]
+)
 def test_a_signal_ends_with_a_checkpoint_and_the_command_that_resumes(small, tmp_path, signum, code):
     out = tmp_path / "run"
     command = [*SVMAX, "retrieval", *small, "--iterations", "100000", "--checkpoint-every", "100000", "--out", str(out)]

@@ -249,6 +249,7 @@ class Photographs:
 
 @pytest.mark.parametrize("network", ["googlenet", "resnet50", "mobilenet_v2"])
 @pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.each_value
 def test_the_papers_networks_train_with_every_loss_and_regularizer(network, loss):
     pictures = Photographs()
     for regularizer in ("none", "svmax", "spread-out"):
