@@ -13,6 +13,7 @@ import argparse
 import collections
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,12 +28,14 @@ NO_TEST = 5
 
 def compute(parent: int) -> None:
     """Keeps a core busy until the parent has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     while os.getppid() == parent:
         sum(range(10**6))
 
 
 def write(parent: int) -> None:
     """Keeps the disk and the memory busy until the parent has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with tempfile.TemporaryFile() as file:
         while os.getppid() == parent:
             file.seek(0)
