@@ -86,12 +86,12 @@ def right_or_unknown(condition: bool | torch.SymBool) -> bool:
 def check_when_run(condition: bool | torch.SymBool, message: str) -> None:
     """``torch._check``: the compiled graph raises RuntimeError where the condition turns out wrong.
 
-    Inductor, and any compiler before torch 2.14, may put an expression of its own in place of the message.
+    Inductor, and any compiler before torch 2.14, puts an expression of its own in place of the message.
     """
-    if torch.__version__ >= (2, 14):  # which loses a function that makes the message, and before takes nothing else
+    if torch.__version__ >= (2, 14):  # which loses a function that makes the message
         torch._check(condition, message)
-    else:
-        torch._check(condition, lambda: message)
+    else:  # which takes nothing but a function, and up to 2.11 none that knows this message
+        torch._check(condition)
 
 
 def is_unknown(condition: bool | torch.SymBool) -> bool:
