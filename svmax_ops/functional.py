@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from svmax_ops import backends, distributed, sharding
-from svmax_ops.torch_internals import check_when_run, is_dtensor, is_masked, right_or_unknown
+from svmax_ops.torch_internals import check_when_run, is_dtensor, is_masked, right_or_unknown, root, smaller
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -180,8 +180,7 @@ def bounds(function: str, argument: str, shape: Sequence[int], *, center: bool) 
     """:func:`singular_value_bounds` of embeddings of this shape ``[..., b, d]``."""
     _check_bounds(function, argument, shape, center)
     b, d = shape[-2:]
-    lower = 0.0 if center else torch.sym_sqrt(b) / d
-    return lower, torch.sym_sqrt(torch.sym_min(b - 1 if center else b, d) * b) / d
+    return 0.0 if center else root(b) / d, root(smaller(b - 1 if center else b, d) * b) / d
 
 
 def _objective(function: str, x: Tensor, name: str, normalize: bool, center: bool, group: Any) -> Tensor:

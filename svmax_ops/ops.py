@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from svmax_ops import derivatives
 from svmax_ops.backends.reference import result_dtype
-from svmax_ops.torch_internals import SingleLevelFunction, forget, keep
+from svmax_ops.torch_internals import SingleLevelFunction, forget, keep, smaller
 
 
 def register_rules(namespace: str) -> None:
@@ -100,7 +100,7 @@ def functions_of(namespace: str) -> Functions:
 
 
 def _kept(x: Tensor, needed: bool) -> Tensor:
-    n = torch.sym_min(x.shape[-2], x.shape[-1]) if needed else 0
+    n = smaller(*x.shape[-2:]) if needed else 0
     return x.new_empty((*x.shape[:-2], n, n), dtype=torch.float64)
 
 
@@ -126,7 +126,7 @@ def _fake_objective(
 def _fake_singular_values(
     x: Tensor, *, normalize: bool, center: bool, need_gradient: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    n = torch.sym_min(x.shape[-2], x.shape[-1])
+    n = smaller(*x.shape[-2:])
     values = x.new_empty((*x.shape[:-2], n), dtype=result_dtype(x))
     return values, _kept(x, need_gradient), _row_norms(x, normalize)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from svmax_ops import functional
 from svmax_ops.backends.reference import row_norms
+from svmax_ops.torch_internals import root, smaller
 
 
 class Spectrum(NamedTuple):
@@ -85,7 +86,7 @@ def _spread(singular_values: Tensor, embeddings: Tensor, normalize: bool, center
         size = (embeddings != 0).any(-1).sum(-1).double().sqrt()
     else:
         size = _norm(row_norms(embeddings.double()))
-    collapsed, even = (0.0 if center else 1.0), torch.sym_sqrt(torch.sym_min(b - 1 if center else b, d))
+    collapsed, even = (0.0 if center else 1.0), root(smaller(b - 1 if center else b, d))
     sum_over_size = s.sum(-1) / torch.where(size == 0, 1, size)
     spread = ((sum_over_size - collapsed) / (even - collapsed)).clamp(0, 1)  # rounding can leave the interval
     return torch.where(size == 0, 0, spread).to(singular_values.dtype)

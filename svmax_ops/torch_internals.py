@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -101,6 +102,26 @@ def is_unknown(condition: bool | torch.SymBool) -> bool:
     from torch.fx.experimental.symbolic_shapes import guard_or_false, guard_or_true
 
     return guard_or_true(condition) and not guard_or_false(condition)
+
+
+# Of sizes that may be symbolic: torch.sym_min and its like keep them so, but up to torch 2.11 the compiler refuses them
+# for plain numbers. While it traces, symbolic sizes are plain to isinstance, and min, max and sqrt keep them symbolic.
+
+
+def smaller(a: int, b: int) -> int:
+    return torch.sym_min(a, b) if _symbolic(a, b) else min(a, b)
+
+
+def larger(a: int, b: int) -> int:
+    return torch.sym_max(a, b) if _symbolic(a, b) else max(a, b)
+
+
+def root(a: float) -> float:
+    return torch.sym_sqrt(a) if _symbolic(a) else math.sqrt(a)
+
+
+def _symbolic(*numbers: float) -> bool:
+    return any(isinstance(number, (torch.SymInt, torch.SymFloat)) for number in numbers)
 
 
 def constant_while_compiling(function: _F) -> _F:

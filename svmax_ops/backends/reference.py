@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from svmax_ops.torch_internals import is_unknown
+from svmax_ops.torch_internals import is_unknown, larger, root, smaller
 
 namespace = ""
 
@@ -46,11 +46,11 @@ def from_nuclear_norm(nuclear_norm: Tensor, name: str, b: int | Tensor, d: int, 
         return nuclear_norm / d
     if name == "svmax_loss_unbounded":
         return nuclear_norm / -d
-    # sym_min and sym_sqrt keep b symbolic under torch.compile: one graph for every batch size. Where b is a tensor, its
-    # number is nothing that the host knows.
-    minimum, root = (torch.clamp_max, torch.sqrt) if isinstance(b, Tensor) else (torch.sym_min, torch.sym_sqrt)
-    upper = root(minimum(b - 1 if center else b, d) * b) / d
-    lower = 0.0 if center else root(b) / d
+    # b stays symbolic under torch.compile: one graph for every batch size. Where b is a tensor, its number is nothing
+    # that the host knows.
+    minimum, sqrt = (torch.clamp_max, torch.sqrt) if isinstance(b, Tensor) else (smaller, root)
+    upper = sqrt(minimum(b - 1 if center else b, d) * b) / d
+    lower = 0.0 if center else sqrt(b) / d
     return torch.exp((upper - nuclear_norm / d) / (upper - lower))
 
 
@@ -163,7 +163,7 @@ def finite(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def cutoff(e: Tensor, s: Tensor) -> Tensor:
     """Singular values up to here are rounding: their directions get no gradient."""
-    return torch.sym_max(*e.shape[-2:]) * torch.finfo(torch.float64).eps * s[..., :1]
+    return larger(*e.shape[-2:]) * torch.finfo(torch.float64).eps * s[..., :1]
 
 
 def _thin_singular_values(x: Tensor, normalize: bool, center: bool) -> tuple[Tensor, Tensor]:
@@ -174,5 +174,5 @@ def _thin_singular_values(x: Tensor, normalize: bool, center: bool) -> tuple[Ten
     e = finite(embedding(x, normalize, center)[1])[0]
     b, d = e.shape[-2:]
     if is_unknown(b >= d):  # the backward of svdvals asks; with d zero rows more there are enough, and d - n zeros
-        return torch.linalg.svdvals(pad(e, (0, 0, 0, d)))[..., : torch.sym_min(b, d)], poison
+        return torch.linalg.svdvals(pad(e, (0, 0, 0, d)))[..., : smaller(b, d)], poison
     return torch.linalg.svdvals(e), poison

@@ -38,9 +38,14 @@ def main(version: str) -> None:
             assert loss.isfinite().all()
             assert (loss >= 1).all()
 
-    compiled = torch.compile(svmax_ops.svmax_loss, fullgraph=True, backend="aot_eager")
-    x = torch.randn(48, 16)
-    torch.testing.assert_close(compiled(x), svmax_ops.svmax_loss(x))
+    for backend in ("cpu", "reference"):
+        with svmax_ops.use_backend(backend):
+            for function in (svmax_ops.svmax_loss, svmax_ops.nuclear_norm, svmax_ops.svdvals, svmax_ops.spectrum):
+                for dynamic in (False, True):
+                    torch._dynamo.reset()
+                    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+                    x = torch.randn(48, 16)
+                    torch.testing.assert_close(compiled(x), function(x))
     print(f"CUDA kernels: {check_cuda()}")
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}: ok")
 
