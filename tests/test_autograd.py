@@ -31,6 +31,7 @@ where_differentiable = pytest.mark.leave_out(
 )
 
 
+@pytest.mark.each_value
 @every_option
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 4, 3)], ids=str)
 @every_function

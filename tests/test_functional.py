@@ -221,7 +221,7 @@ def test_bounds_are_reached_by_extremal_matrices(backend, b, d, center):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("center", [False, True], ids=["plain", "centered"])
-@pytest.mark.parametrize(("b", "d"), [(128, 64), (40, 60), (5, 2)])
+@pytest.mark.parametrize(("b", "d"), [(5, 2), (40, 60), (128, 64)])
 def test_bounds_hold_for_random_matrices(backend, b, d, center, seed):
     lower, upper = singular_value_bounds(b, d, center=center)
     noise = truth.random(8, b, d, seed=seed)

@@ -264,6 +264,7 @@ def several(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.further  # by the same code as several runs of a GAN, see test_gan_command.py
 @pytest.mark.processes
 def test_several_rows_and_seeds_are_the_runs_that_each_would_be(svmax, several, tmp_path):
     members = ["vanilla-seed0", "centred-seed0", "vanilla-seed3", "centred-seed3"]

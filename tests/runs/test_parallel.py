@@ -70,7 +70,7 @@ def one_thread():
         "--loss contrastive --center",
         pytest.param("--loss triplet", marks=pytest.mark.further),
         pytest.param("--loss angular --regularizer none", marks=pytest.mark.further),
-        "--loss npair --npair-l2 0.02 --regularizer spread-out --lr 0.002",
+        pytest.param("--loss npair --npair-l2 0.02 --regularizer spread-out --lr 0.002", marks=pytest.mark.further),
     ],
 )
 def test_two_processes_end_like_one(small, tmp_path, one_thread, options):

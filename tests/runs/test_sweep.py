@@ -111,6 +111,7 @@ def test_a_failed_run_is_named_and_the_others_are_done(svmax, study, tmp_path):
     assert [path.name for path in (tmp_path / "out" / "none").iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.further  # by the same code as several runs of a GAN, see test_gan_command.py
 @pytest.mark.processes
 def test_a_signal_stops_every_run_and_the_same_command_goes_on(svmax, study, tmp_path):
     record = json.loads(study.read_text())
