@@ -43,8 +43,6 @@ def report(config: ReportConfig) -> None:
     from svmax_ops.runs.folders import read_runs, run_folders  # here: they want torch, --help does not
     from svmax_ops.runs.harness import writing
 
-    if not config.runs:
-        raise UserError("report needs at least one run folder, or a folder of them.")
     found = read_runs(run_folders(config.runs))
     if not found.runs:
         raise found.refusal()

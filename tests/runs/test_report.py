@@ -116,7 +116,7 @@ def test_report_refusals(svmax, tmp_path):
         "svmax report: report takes runs of one of retrieval, gan, embed2d at a time; got those of svmax retrieval"
         f" ({tmp_path / 'b'}), svmax gan ({tmp_path / 'c'}).\n"
     )
-    assert svmax("report").err == "svmax report: report needs at least one run folder, or a folder of them.\n"
+    assert svmax("report").err == "svmax report: RUN is missing; see svmax report --help.\n"
     assert not (tmp_path / "table.md").exists()
 
 
