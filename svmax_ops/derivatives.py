@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from svmax_ops.backends.reference import embedding, from_nuclear_norm, row_norms
+from svmax_ops.formulas import embedding, objective_of, row_norms
 
 
 class _Path(NamedTuple):
@@ -29,8 +29,7 @@ class _Path(NamedTuple):
 
     e0: Tensor  # the normalised rows, before centring
     e0_dot: Tensor
-    norms: Tensor | None  # [..., b, 1], 1 for a zero row
-    norms_dot: Tensor | None
+    norms: tuple[Tensor, Tensor] | None  # [..., b, 1] of the rows, 1 for a zero row, and how they move; if normalised
     u: Tensor
     s: Tensor
     vh: Tensor
@@ -43,7 +42,7 @@ def _path(x: Tensor, v: Tensor, normalize: bool, center: bool) -> _Path:
     x, v = x.to(torch.float64), v.to(torch.float64)
     finite = x.isfinite().all(-1).all(-1)[..., None, None]
     x = torch.where(finite, x, 0)  # torch.linalg refuses NaN; the mask `inside` makes the results NaN
-    norms = norms_dot = None
+    moving_norms = None
     e0, e0_dot = x, v
     if normalize:
         norms = row_norms(x)[..., None]
@@ -52,11 +51,12 @@ def _path(x: Tensor, v: Tensor, normalize: bool, center: bool) -> _Path:
         e0 = x / norms
         norms_dot = (v * e0).sum(-1, keepdim=True)
         e0_dot = (v - norms_dot * e0) / norms
+        moving_norms = norms, norms_dot
     e, e_dot = embedding(e0, False, center)[1], embedding(e0_dot, False, center)[1]
     u, s, vh = torch.linalg.svd(e, full_matrices=False)
     inside = (s > max(x.shape[-2:]) * torch.finfo(torch.float64).eps * s[..., :1]).to(torch.float64)
     inside = torch.where(finite[..., 0], inside, math.nan)
-    return _Path(e0, e0_dot, norms, norms_dot, u, s, vh, e_dot, u.mT @ e_dot @ vh.mT, inside)
+    return _Path(e0, e0_dot, moving_norms, u, s, vh, e_dot, u.mT @ e_dot @ vh.mT, inside)
 
 
 def _quotient(numerator: Tensor, denominator: Tensor, tiny: Tensor) -> Tensor:
@@ -81,31 +81,18 @@ def _move(path: _Path, g: Tensor, g_dot: Tensor) -> Tensor:
         return z_dot
     # dx = (Z - (Z.e) e) / |x|, moved along with Z, e and |x|.
     z = (u * g[..., None, :]) @ vh
-    e, e_dot = path.e0, path.e0_dot
+    (norms, norms_dot), e, e_dot = path.norms, path.e0, path.e0_dot
     along = (z * e).sum(-1, keepdim=True)
     along_dot = (z_dot * e + z * e_dot).sum(-1, keepdim=True)
-    moved = (z_dot - along_dot * e - along * e_dot - (z - along * e) * (path.norms_dot / path.norms)) / path.norms
+    moved = (z_dot - along_dot * e - along * e_dot - (z - along * e) * (norms_dot / norms)) / norms
     return torch.where((e == 0).all(-1, keepdim=True), moved * 0, moved)  # * 0: a NaN matrix stays NaN
-
-
-def of_nuclear_norm(nuclear_norm: Tensor, objective: str, b: int, d: int, center: bool) -> tuple[Tensor, Tensor]:
-    """f' and f'' of the objective f(N) at ``nuclear_norm``."""
-    if objective != "svmax_loss":  # linear in N
-        slope = from_nuclear_norm(torch.ones_like(nuclear_norm), objective, b, d, center)
-        return slope, torch.zeros_like(slope)
-    # f = exp(a - c N): f' = -c f, f'' = c^2 f, with c from two values of f.
-    value = from_nuclear_norm(nuclear_norm, objective, b, d, center)
-    zero = torch.zeros_like(nuclear_norm)
-    rate = torch.log(from_nuclear_norm(zero, objective, b, d, center)) - torch.log(
-        from_nuclear_norm(zero + 1, objective, b, d, center)
-    )
-    return -rate * value, rate * rate * value
 
 
 def _slopes(path: _Path, objective: str, shape: torch.Size, center: bool) -> tuple[Tensor, Tensor, Tensor]:
     """f', f'' and dN along the path, for the objective f(N)."""
+    f, nuclear_norm = objective_of(objective, shape[-2], shape[-1], center), path.s.sum(-1)
     n_dot = (path.c.diagonal(dim1=-2, dim2=-1) * path.inside).sum(-1)
-    return *of_nuclear_norm(path.s.sum(-1), objective, *shape[-2:], center), n_dot
+    return f.slope(nuclear_norm), f.curvature(nuclear_norm), n_dot
 
 
 def objective_tangent(x: Tensor, v: Tensor, *, objective: str, normalize: bool, center: bool) -> Tensor:

@@ -19,11 +19,12 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.functional import pad
 
-from svmax_ops.backends import reference
-from svmax_ops.torch_internals import is_unknown
+from svmax_ops.formulas import bounds_differ, normalized_rows, objective_of, result_dtype
+from svmax_ops.linalg import in_float64, spectral_of_rows
+from svmax_ops.ops import Functions
+from svmax_ops.torch_internals import has_tangent, is_unknown, transforms_are_active
 
 if TYPE_CHECKING:
     from svmax_ops.backends import Backend
@@ -49,10 +50,10 @@ def objective(
         _agree(function, _Call(of, name, normalize, center, x.dtype, tuple(x.shape[:-2]), x.shape[-1]), x, group)
     b, d = x.shape[-2:]
     exact = x.dtype == torch.float64
-    dtype = reference.result_dtype(x)
+    dtype = result_dtype(x)
     if center or exact:
         x = x.to(torch.float64)
-        x, normalize = reference.normalized_rows(x) if normalize else x, False
+        x, normalize = normalized_rows(x) if normalize else x, False
     if center:
         # P's columns sum to zero over all ranks, so no gradient goes through the mean. Twice: at collapse the rounding
         # of the first mean is large beside what is left, in a direction along which W is 1 / sqrt(shift).
@@ -62,31 +63,33 @@ def objective(
     unknown = is_unknown(b < d)
     if unknown or b < d:
         x = pad(x, (0, 0, 0, d if unknown else d - b))  # zero rows: `gram` gives [d, d] on every rank
-    nuclear_norm, inverse_sqrt, row_norms, rows = _stages_of_all(x, b, normalize, exact, group, stages)
-    if inverse_sqrt is not None:
+    nuclear_norm, kept, rows = _stages_of_all(x, b, normalize, exact, group, stages)
+    if kept is not None:
         options = dist.get_world_size(group), normalize, stages.namespace, function
-        nuclear_norm = _with_gradient(nuclear_norm, x, inverse_sqrt, row_norms, *options)
-    return reference.from_nuclear_norm(nuclear_norm, name, rows, d, center).to(dtype)
+        nuclear_norm = _with_gradient(nuclear_norm, x, *kept, *options)
+    return objective_of(name, rows, d, center).value(nuclear_norm).to(dtype)
 
 
 def _stages_of_all(
     x: Tensor, b: int, normalize: bool, exact: bool, group: dist.ProcessGroup, stages: Backend
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """N ``[...]``, W ``[..., d, d]`` where x wants a gradient, row norms, and the number of rows of all ranks.
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor] | None, Tensor]:
+    """N ``[...]``, what the backward needs, and the number of rows of all ranks; nothing of it carries a gradient.
 
-    x ``[..., b or zero rows up to d, d]``; nothing that is returned carries a gradient.
+    x ``[..., b or zero rows up to d, d]``. Where x wants a gradient, that is W ``[..., d, d]``, its precision and the
+    row norms, as the stages give them.
     """
     need_gradient = torch.is_grad_enabled() and x.requires_grad
     with torch.no_grad():
         if exact:
             row_norms = x.new_empty((*x.shape[:-2], 0))
             triangles, rows = _gathered(torch.linalg.qr(x, mode="r").R, b, group)
-            nuclear_norm, inverse_sqrt = reference.spectral_of_rows(triangles, need_gradient)
+            nuclear_norm, inverse_sqrt = spectral_of_rows(triangles, need_gradient)
+            in_float32 = in_float64(triangles, need_gradient)
         else:
             gram, row_norms = stages.gram(x, normalize, False)
             gram, rows = _summed(gram, b, group)
-            nuclear_norm, inverse_sqrt = stages.spectral(gram, need_gradient)
-    return nuclear_norm, inverse_sqrt if need_gradient else None, row_norms, rows
+            nuclear_norm, inverse_sqrt, in_float32 = stages.spectral(gram, need_gradient)
+    return nuclear_norm, (inverse_sqrt, in_float32, row_norms) if need_gradient else None, rows
 
 
 # ---- the gradient, as ops: torch.compile looks into an autograd function, and would take its gradient for a constant
@@ -97,6 +100,7 @@ def _with_gradient(
     nuclear_norm: Tensor,
     x: Tensor,
     inverse_sqrt: Tensor,
+    in_float32: Tensor,
     row_norms: Tensor,
     ranks: int,
     normalize: bool,
@@ -113,21 +117,17 @@ def _(nuclear_norm: Tensor, *unused: Any) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[1:4])
-    ctx.options = inputs[4:]
+    ctx.save_for_backward(*inputs[1:5])
+    ctx.options = inputs[5:]
 
 
 def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, inverse_sqrt, row_norms = ctx.saved_tensors
+    x, inverse_sqrt, in_float32, row_norms = ctx.saved_tensors
     ranks, normalize, namespace, function = ctx.options
     with torch.no_grad():  # the stage's own derivative is that of the local rows alone
-        scaled = grad * ranks
-        if namespace:
-            options = {"objective": "nuclear_norm", "normalize": normalize, "center": False}
-            dx = getattr(torch.ops, namespace).backward(scaled, x, inverse_sqrt, row_norms, **options)
-        else:
-            dx = reference.backward(scaled, x, inverse_sqrt, row_norms, normalize, False)
-    return None, _once_differentiable(dx, grad, x, function), *[None] * 6
+        stages = Functions(namespace)
+        dx = stages.backward(grad * ranks, x, inverse_sqrt, in_float32, row_norms, normalize, False)
+    return None, _once_differentiable(dx, grad, x, function), *[None] * 7
 
 
 _with_gradient.register_autograd(_gradient, setup_context=_keep)
@@ -222,8 +222,8 @@ def _agree(function: str, call: _Call, x: Tensor, group: dist.ProcessGroup) -> N
     b = sum(rows for _, rows in calls)
     if b < 1:
         raise ValueError(f"{function}: the ranks of group must hold at least one row together, got none.")
-    if call.objective == "svmax_loss" and (b < 2 or (call.d < 2 and not call.center)):
-        wanted = "b >= 2 when centred" if call.center else "min(b, d) >= 2"
+    conditions, wanted = bounds_differ(b, call.d, call.center)
+    if call.objective == "svmax_loss" and not all(conditions):
         raise ValueError(
             f"{function}: the ranks of group must hold [..., b, d] with {wanted} together, got [{b}, {call.d}];"
             " U equals L. Use bounded=False."
@@ -233,8 +233,7 @@ def _agree(function: str, call: _Call, x: Tensor, group: dist.ProcessGroup) -> N
 
 def _refuse_transforms(function: str, x: Tensor) -> None:
     """Also while compiling: Dynamo evaluates both questions, and would trace a gradient of zero without a word."""
-    forward_mode = forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
-    if forward_mode or torch._C._are_functorch_transforms_active():
+    if has_tangent(x) or transforms_are_active():
         raise NotImplementedError(_only_backward(function))
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svmax_ops import backends, distributed, sharding
-from svmax_ops.torch_internals import check_when_run, is_dtensor, is_masked, right_or_unknown, root, smaller
+from svmax_ops import backends, distributed, formulas, sharding
+from svmax_ops.torch_internals import check_when_run, is_dtensor, is_masked, right_or_unknown
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -180,7 +180,7 @@ def bounds(function: str, argument: str, shape: Sequence[int], *, center: bool) 
     """:func:`singular_value_bounds` of embeddings of this shape ``[..., b, d]``."""
     _check_bounds(function, argument, shape, center)
     b, d = shape[-2:]
-    return 0.0 if center else root(b) / d, root(smaller(b - 1 if center else b, d) * b) / d
+    return formulas.bounds(b, d, center)
 
 
 def _objective(function: str, x: Tensor, name: str, normalize: bool, center: bool, group: Any) -> Tensor:
@@ -234,12 +234,10 @@ def _check_subclass(function: str, argument: str, x: Tensor, group: Any) -> None
 def _check_bounds(function: str, argument: str, shape: Sequence[int], center: bool, remedy: str = "") -> None:
     """Refuse where U equals L."""
     b, d = shape[-2:]
-    if center:
-        wanted, why = "b >= 2 when centred", "one row minus its mean is zero, U equals L."
-    else:
-        wanted, why = "min(b, d) >= 2", "with one direction U equals L."
-    for size in (b,) if center else (b, d):
-        _demand(size >= 2, f"{function}: {argument} must be [..., b, d] with {wanted}", shape, f"; {why}{remedy}")
+    conditions, wanted = formulas.bounds_differ(b, d, center)
+    why = "one row minus its mean is zero, U equals L." if center else "with one direction U equals L."
+    for condition in conditions:
+        _demand(condition, f"{function}: {argument} must be [..., b, d] with {wanted}", shape, f"; {why}{remedy}")
 
 
 def _demand(right: bool, wanted: str, shape: Sequence[int], why: str = ".") -> None:

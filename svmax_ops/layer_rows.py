@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.utils._python_dispatch import _disable_current_modes
+
+from svmax_ops.torch_internals import is_batched, is_compiled, is_compiled_wrapper, is_in_backward, without_modes
 
 
 class LayerRows:
@@ -56,17 +57,16 @@ class LayerRows:
         return torch.cat(rows) if rows else None
 
     def _keep(self, layer: nn.Module, arguments: Any, output: Any) -> None:
-        # -1 outside a backward pass. Private, but torch.utils.checkpoint itself has no other way to tell.
-        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1:
+        if torch.compiler.is_compiling() or is_in_backward():
             return
         try:
             if not isinstance(output, Tensor) or output.dim() != 2:
                 got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(f"it must return embeddings [b, d], got {got}")
-            if torch._C._functorch.is_batchedtensor(output):
+            if is_batched(output):
                 raise ValueError("it must return embeddings [b, d], got a part of them, under torch.vmap")
             rows = self._trained if torch.is_grad_enabled() or _in_function() else self._untrained
-            with _disable_current_modes():  # selective checkpointing counts the operations of the forward pass
+            with without_modes():  # selective checkpointing counts the operations of the forward pass
                 rows.append(output.detach().clone())
         except Exception as error:
             self._error = error
@@ -88,15 +88,9 @@ def _in_function() -> bool:
 
 def compiled_parts(network: nn.Module) -> list[nn.Module]:
     """The modules of ``network`` that were compiled by ``module.compile()`` or are ``torch.compile(module)``."""
-    return [part for part in network.modules() if part._compiled_call_impl is not None or _is_wrapper(part)]
+    return [part for part in network.modules() if is_compiled(part)]
 
 
 def hides(part: nn.Module, layer: nn.Module) -> bool:
     """Whether the compiled module ``part`` calls ``layer`` without its hooks; a wrapper's own are called outside."""
-    return layer in part.modules() and not (layer is part and _is_wrapper(part))
-
-
-def _is_wrapper(module: nn.Module) -> bool:
-    from torch._dynamo import OptimizedModule  # a second of imports, which nothing before needs
-
-    return isinstance(module, OptimizedModule)
+    return layer in part.modules() and not (layer is part and is_compiled_wrapper(part))

@@ -16,10 +16,10 @@ from svmax_ops.torch_internals import constant_while_compiling, keep, kept
 # op -> (its results, its tensor arguments, how many dimensions of the first argument belong to one matrix)
 _OPS = {
     "gram": (2, 1, 2),
-    "spectral": (2, 1, 2),
-    "objective": (3, 1, 2),
+    "spectral": (3, 1, 2),
+    "objective": (4, 1, 2),
     "singular_values": (3, 1, 2),
-    "backward": (1, 4, 0),
+    "backward": (1, 5, 0),
     "singular_values_backward": (1, 4, 1),
 }
 
@@ -27,7 +27,7 @@ _OPS = {
 @constant_while_compiling
 def register() -> None:
     """Tell torch.distributed.tensor, which the caller has imported, of the ops that are defined; once a process."""
-    for ops in (torch.ops.svmax, torch.ops.svmax_triton):
+    for ops in (torch.ops.svmax, torch.ops.svmax_triton, torch.ops.svmax_reference):
         if not hasattr(ops, "objective") or kept(ops, "sharding"):
             continue
         from torch.distributed.tensor.experimental import register_sharding

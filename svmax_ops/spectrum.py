@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from svmax_ops import functional
-from svmax_ops.backends.reference import row_norms
+from svmax_ops.formulas import row_norms
 from svmax_ops.torch_internals import root, smaller
 
 

@@ -2,30 +2,100 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, _SingleLevelFunction
+from torch.autograd import forward_ad
+from torch.autograd.function import Function
 from torch.utils import checkpoint
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+
+lacking: list[str] = []
+"""Names that the rules of the ops need and this torch does not have, a sentence for each: then no backend serves."""
 
 
-class SingleLevelFunction(_SingleLevelFunction):
+def _private(name: str, use: str, *, by_the_ops: bool = True) -> Any:
+    """What torch keeps under a private name; where it has none, a function that says so when it is called."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError):
+        sentence = (
+            f"torch {torch.__version__} has no {name}, by which svmax_ops {use}; torch 2.10 to 2.14 have it, and a"
+            " newer svmax_ops may do without"
+        )
+
+    def missing(*args: Any, **options: Any) -> NoReturn:
+        raise RuntimeError(f"svmax_ops: {sentence}.")
+
+    if by_the_ops:
+        lacking.append(sentence)
+    return missing
+
+
+# ---- kernels of the dispatcher's autograd key
+#
+# Public would be a forward mode in torch.library.register_autograd, and a cost of less than the 20 us it has.
+
+_SingleLevelFunction = _private("torch.autograd.function._SingleLevelFunction", "differentiates its ops")
+_enable_single_level = _private(
+    "torch._functorch.autograd_function.enable_single_level_autograd_function",
+    "differentiates its ops under torch.func",
+)
+transforms_are_active = _private("torch._C._are_functorch_transforms_active", "knows that torch.func calls it")
+_BelowAutograd = _private("torch._C._AutoDispatchBelowAutograd", "calls an op's kernel from its derivative")
+_after_autograd_keyset = _private("torch._C._after_autograd_keyset", "calls an op's kernel from its derivative")
+_set_forward_mode = _private("torch.autograd.forward_ad._set_fwd_grad_enabled", "leaves a level of torch.func")
+_private("torch.autograd.forward_ad._current_level", "knows whether forward-mode differentiation is on")
+
+
+class SingleLevelFunction(Function if lacking else _SingleLevelFunction):  # type: ignore[misc]
     """An autograd function of one level of torch.func, for a kernel of the dispatcher's autograd key.
 
-    ``torch.autograd.Function`` starts all levels over, which such a kernel must not. Public would be a forward mode in
-    ``torch.library.register_autograd``.
+    ``torch.autograd.Function`` starts all levels over, which such a kernel must not. Its context has, as ``call``, what
+    tells its nodes from others of the same function: their ``call.number`` differ.
     """
 
     @staticmethod
     def _compiled_autograd_key(ctx: Any) -> tuple[Any, ...]:
-        """Compiled autograd asks every node for it, and ``Function`` alone has it."""
-        return Function._compiled_autograd_key(ctx)
+        """Compiled autograd asks every node for it, and keeps a graph for each; ``Function`` alone has it."""
+        return *Function._compiled_autograd_key(ctx), ctx.call.number
+
+
+def apply_one_level(function: type[SingleLevelFunction], *args: Any) -> Any:
+    """``function.apply``, in a kernel of the autograd key."""
+    if transforms_are_active():
+        with _enable_single_level():
+            return function.apply(*args)
+    return function.apply(*args)
+
+
+def below_autograd(op: Any, keyset: Any, *args: Tensor, **options: Any) -> Any:
+    """The op without its autograd kernel; ``keyset`` is what that kernel was called with, None outside of it."""
+    with _BelowAutograd():
+        if keyset is None:
+            return op(*args, **options)
+        keyset = keyset & _after_autograd_keyset
+        if not transforms_are_active():
+            return op.redispatch(keyset, *args, **options)
+        # An autograd function's forward runs with both modes off; the outer transforms of torch.func are still to come.
+        with torch.enable_grad(), _set_forward_mode(True):
+            return op.redispatch(keyset, *args, **options)
+
+
+def has_tangent(*tensors: Tensor) -> bool:
+    """Whether one of them is dual. No public name says that a forward-mode level is open; without one none can be."""
+    if forward_ad._current_level < 0:
+        return False
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
 # ---- what lasts as long as the process
@@ -70,7 +140,7 @@ def is_masked(x: Tensor) -> bool:
 
 # ---- while compiling
 
-CONTEXT_VARIABLES_ARE_TRACED = torch.__version__ >= (2, 14)
+CONTEXT_VARIABLES_ARE_TRACED = _TORCH >= (2, 14)
 """torch.compile reads a ContextVar, and compiles anew where its value is another."""
 
 
@@ -89,7 +159,7 @@ def check_when_run(condition: bool | torch.SymBool, message: str) -> None:
 
     Inductor, and any compiler before torch 2.14, puts an expression of its own in place of the message.
     """
-    if torch.__version__ >= (2, 14):  # which loses a function that makes the message
+    if _TORCH >= (2, 14):  # which loses a function that makes the message
         torch._check(condition, message)
     else:  # which takes nothing but a function, and up to 2.11 none that knows this message
         torch._check(condition)
@@ -108,12 +178,8 @@ def is_unknown(condition: bool | torch.SymBool) -> bool:
 # for plain numbers. While it traces, symbolic sizes are plain to isinstance, and min, max and sqrt keep them symbolic.
 
 
-def smaller(a: int, b: int) -> int:
+def smaller(a: int, b: int) -> Any:
     return torch.sym_min(a, b) if _symbolic(a, b) else min(a, b)
-
-
-def larger(a: int, b: int) -> int:
-    return torch.sym_max(a, b) if _symbolic(a, b) else max(a, b)
 
 
 def root(a: float) -> float:
@@ -133,12 +199,45 @@ def constant_while_compiling(function: _F) -> _F:
     return function
 
 
-# ---- torch.utils.checkpoint: which checkpointed functions a call is made from
+# ---- what runs around a call: autograd's engine, modes, torch.vmap, compiled code
+
+_graph_task = _private(
+    "torch._C._current_graph_task_id", "tells a recomputation in the backward from a first call", by_the_ops=False
+)
+_is_batched = _private(
+    "torch._C._functorch.is_batchedtensor", "looks into embeddings under torch.vmap", by_the_ops=False
+)
+without_modes = _private(
+    "torch.utils._python_dispatch._disable_current_modes", "copies embeddings unseen by checkpoints", by_the_ops=False
+)
+"""A context in which no mode sees what is computed: selective checkpointing counts the operations of a forward."""
 
 
 def is_in_backward() -> bool:
-    """Whether autograd's engine runs in this thread: a recomputation of torch.utils.checkpoint does so then."""
-    return torch._C._current_graph_task_id() != -1
+    """Whether autograd's engine runs in this thread: a recomputation of torch.utils.checkpoint does so then.
+
+    Public would be a way for a hook to learn of it.
+    """
+    return bool(_graph_task() != -1)
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether it is a part of a tensor that torch.vmap maps over."""
+    return bool(_is_batched(x))
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """By ``module.compile()`` or as ``torch.compile(module)``."""
+    return getattr(module, "_compiled_call_impl", None) is not None or is_compiled_wrapper(module)
+
+
+def is_compiled_wrapper(module: torch.nn.Module) -> bool:
+    """What ``torch.compile(module)`` returns; a second of imports, which nothing before needs."""
+    optimized = _private("torch._dynamo.OptimizedModule", "finds compiled modules", by_the_ops=False)
+    return isinstance(module, optimized)
+
+
+# ---- torch.utils.checkpoint: which checkpointed functions a call is made from
 
 
 def checkpoints_around() -> tuple[list[Any], Any]:
@@ -149,7 +248,7 @@ def checkpoints_around() -> tuple[list[Any], Any]:
     one, this would not be needed. A torch that keeps them elsewhere has no checkpoints here.
     """
     begun: list[Any] = []
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename == checkpoint.__file__:
             name, local = frame.f_code.co_name, frame.f_locals

@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import pytest
 
-APART = ("backend", "kernels", "native", "instruction_set")
+APART = ("backend", "kernels", "ops", "native", "instruction_set")
 """Each value of these is other code: its combinations are chosen without regard to those of the others."""
 
 KERNEL = ("dtype", "options", "center", "normalize", "op", "shape")

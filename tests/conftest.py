@@ -20,7 +20,7 @@ if not torch.cuda.is_available():
 import svmax_ops
 from svmax_ops import backends
 from svmax_ops.backends import triton_library
-from svmax_ops.ops import functions_of
+from svmax_ops.ops import Functions
 from tests import truth
 from tests.available import BACKENDS, MISSING, here, require
 from tests.combinations import APART, Combinations, choose, values
@@ -106,7 +106,7 @@ def _on_host() -> Iterator[None]:
     from tests.host import library
 
     library.load()  # compiles it when it is first wanted
-    functions = functions_of("svmax_host")
+    functions = Functions("svmax_host")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(truth, "kernels", torch.ops.svmax_host)
         patch.setattr(backends, "choose", lambda function, x: functions)
@@ -127,8 +127,8 @@ def _on(backend: str) -> Iterator[str]:
     try:
         # Triton's interpreter is NumPy, which warns where a kernel computes with NaN or inf.
         with svmax_ops.use_backend(backend), pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-            if backend == "triton":
-                patch.setattr(truth, "kernels", torch.ops.svmax_triton)
+            if backend in ("triton", "reference"):
+                patch.setattr(truth, "kernels", getattr(torch.ops, f"svmax_{backend}"))
             yield backend
     finally:
         torch.set_default_device(None)
@@ -151,6 +151,13 @@ def native(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(params=here("cpu", "cuda", "host", "triton"))
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
     """truth.kernels are the ops of each library: CPU, CUDA, the CUDA sources as built for the host, and Triton."""
+    with _on(request.param) as name:
+        yield name
+
+
+@pytest.fixture(params=here("cpu", "cuda", "host", "triton", "reference"))
+def ops(request: pytest.FixtureRequest) -> Iterator[str]:
+    """truth.kernels are the ops of each namespace: those of every library of kernels, and those by torch.linalg."""
     with _on(request.param) as name:
         yield name
 

@@ -25,11 +25,16 @@ def inverse_sqrt(x: torch.Tensor, normalize: bool, center: bool) -> np.ndarray:
     return (vectors * roots[..., None, :]) @ vectors.swapaxes(-1, -2)
 
 
-def run(x: torch.Tensor, w: np.ndarray, grad: np.ndarray, normalize: bool, center: bool) -> torch.Tensor:
+def run(
+    x: torch.Tensor, w: np.ndarray, grad: np.ndarray, normalize: bool, center: bool, narrow: bool = False
+) -> torch.Tensor:
+    """``narrow``: whether the products may be made in float32."""
     _, row_norms = truth.kernels.gram(x, normalize=normalize, center=center)
     options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
     grad = truth.tensor(np.asarray(grad)).to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    return truth.kernels.backward(grad, x, truth.tensor(w), row_norms, **options)
+    w = truth.tensor(w)
+    in_float32 = torch.full((*x.shape[:-2], 1), narrow, device=w.device)
+    return truth.kernels.backward(grad, x, w, in_float32, row_norms, **options)
 
 
 def assert_backward(x: torch.Tensor, normalize: bool, center: bool) -> None:
@@ -44,9 +49,7 @@ def assert_backward(x: torch.Tensor, normalize: bool, center: bool) -> None:
     p = e @ w if truth.is_tall(x.shape, center) else w @ e
     # `center` needs no step of its own here: the columns of P sum to zero.
     expected = truth.through_rows(full, grad[..., None, None] * p, normalize, center=False)
-    # The products are float64, so what is left is the rounding of the result and of E and W; but where W is all
-    # float32 numbers (one row of norm one: W = 1) the kernel may multiply in float32.
-    product = 2.0**-23 if x.dtype != torch.float64 and (w == w.astype(np.float32)).all() else 1e-13
+    product = 1e-13  # of float64 products: what is left is the rounding of the result and of E and W
     norms = truth.row_norms(full) if normalize else np.ones((*full.shape[:-1], 1))
     size = np.abs(grad)[..., None, None] / np.where(norms == 0, 1, norms)
     conditioning = 1e-15 * np.linalg.norm(w, 2, axis=(-2, -1))[..., None, None] * np.sqrt(x.shape[-2] * x.shape[-1])

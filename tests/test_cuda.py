@@ -180,18 +180,18 @@ def test_a_device_that_is_not_the_current_one(second_device, shape):
 def test_backward_refuses_tensors_of_two_devices():
     x = truth.random(2, 8, 6)
     options = {"objective": "nuclear_norm", "normalize": True, "center": False}
-    value, weight, norms = truth.kernels.objective(x, **options, need_gradient=True)
+    value, weight, narrow, norms = truth.kernels.objective(x, **options, need_gradient=True)
     for grad, w, n in ((value.cpu(), weight, norms), (value, weight.cpu(), norms), (value, weight, norms.cpu())):
         with pytest.raises(RuntimeError, match=r"svmax::backward.*device"):
-            truth.kernels.backward(grad, x, w, n, **options)
+            truth.kernels.backward(grad, x, w, narrow, n, **options)
 
 
 def test_backward_refuses_tensors_of_two_gpus(second_device):
     x = truth.random(2, 8, 6)
     options = {"objective": "nuclear_norm", "normalize": True, "center": False}
-    value, weight, norms = truth.kernels.objective(x, **options, need_gradient=True)
+    value, weight, narrow, norms = truth.kernels.objective(x, **options, need_gradient=True)
     with pytest.raises(RuntimeError, match=r"svmax::backward.*weight.*device"):
-        truth.kernels.backward(value, x, weight.to(second_device), norms, **options)
+        truth.kernels.backward(value, x, weight.to(second_device), narrow, norms, **options)
 
 
 @of_cuda_kernels

@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import svmax_ops
 from svmax_ops import backends, use_backend
-from svmax_ops.backends import cuda_library, native, reference, triton_library
-from svmax_ops.backends.cuda_library import BuiltFor
+from svmax_ops.backends import NAMED, cuda_library
+from svmax_ops.backends.cuda_library import BuiltFor, Kernels
 from tests.package.building import CLEAN, ROOT
 
 SENTENCE = b"\x7fELF ... svmax_ops for CUDA 13.0, architectures 75 80 86, PTX 86\0 ..."
@@ -28,7 +28,7 @@ def library(tmp_path):
 
 
 def refusal(library) -> str:
-    built_for, reason = cuda_library._load(library)
+    built_for, reason = Kernels._load(library)
     assert built_for is None
     return reason
 
@@ -94,9 +94,10 @@ def test_a_library_that_does_not_load_is_a_reason_and_no_error(library, monkeypa
 
 REGISTERED = """
 import torch, svmax_ops
-from svmax_ops.backends import cuda_library
-assert cuda_library.unavailable is None, cuda_library.unavailable
-assert cuda_library.built_for == cuda_library.BuiltFor.read(cuda_library.LIBRARY)
+from svmax_ops.backends import NAMED, cuda_library
+kernels = NAMED["cuda"].kernels
+assert kernels.missing is None, kernels.missing
+assert kernels.built_for == cuda_library.BuiltFor.read(cuda_library.PATH)
 ops = [name for name in torch._C._dispatch_get_all_op_names() if name.startswith("svmax::")]
 for op in ops:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(op, "CUDA"), op
@@ -107,10 +108,10 @@ print(len(ops))
 
 @pytest.mark.processes
 def test_the_library_loads_where_it_was_built_and_gives_every_op_a_kernel_for_gpus():
-    if not cuda_library.LIBRARY.exists():
+    if not cuda_library.PATH.exists():
         pytest.skip("the CUDA kernels are not built here: no nvcc, or CMAKE_ARGS=-DSVMAX_CUDA=OFF")
     if torch.version.cuda is None:
-        pytest.skip(cuda_library.unavailable)
+        pytest.skip(NAMED["cuda"].kernels.missing)
     done = subprocess.run(
         [sys.executable, "-c", REGISTERED], env=CLEAN, cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -130,9 +131,8 @@ def on_gpu():
 
 def loaded(monkeypatch, *gpus: int) -> None:
     """As if the library were loaded, on a machine with GPUs of these architectures."""
-    monkeypatch.setattr(cuda_library, "unavailable", None)
-    monkeypatch.setattr(cuda_library, "built_for", BuiltFor("13.0", (80,), 80))
-    monkeypatch.setattr(cuda_library, "_gpus", {})
+    monkeypatch.setattr(NAMED["cuda"], "kernels", Kernels(BuiltFor("13.0", (80,), 80), None))
+    monkeypatch.setattr(NAMED["cuda"], "_gpus", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
     properties = [SimpleNamespace(name=f"GPU{a}", major=a // 10, minor=a % 10) for a in gpus]
@@ -141,15 +141,15 @@ def loaded(monkeypatch, *gpus: int) -> None:
 
 def without_kernels() -> object:
     """What serves a CUDA tensor where the CUDA kernels do not."""
-    return reference if triton_library.unavailable else triton_library
+    return NAMED["reference" if NAMED["triton"].missing_library else "triton"]
 
 
 def test_auto_takes_the_kernels_for_a_cuda_tensor(monkeypatch, on_gpu):
     loaded(monkeypatch, 80)
     assert svmax_ops.available_backends()["cuda"] == "ok"
-    assert backends.choose("f", on_gpu) is native
+    assert backends.choose("f", on_gpu) is NAMED["cuda"]
     with use_backend("cuda"):
-        assert backends.choose("f", on_gpu) is native
+        assert backends.choose("f", on_gpu) is NAMED["cuda"]
 
 
 def test_a_gpu_that_the_kernels_were_not_built_for(monkeypatch, on_gpu):
@@ -169,14 +169,14 @@ def test_each_gpu_is_asked_for_by_itself(monkeypatch, on_gpu):
     loaded(monkeypatch, 75, 90)
     assert svmax_ops.available_backends()["cuda"] == "ok"
     assert backends.choose("f", on_gpu) is without_kernels()
-    assert backends.choose("f", torch.empty(8, 4, device="cuda:1")) is native
+    assert backends.choose("f", torch.empty(8, 4, device="cuda:1")) is NAMED["cuda"]
 
 
 def test_the_driver_is_asked_once(monkeypatch, on_gpu):
     loaded(monkeypatch, 80)
     backends.choose("f", on_gpu)
     monkeypatch.setattr(torch.cuda, "get_device_properties", None)
-    assert backends.choose("f", on_gpu) is native
+    assert backends.choose("f", on_gpu) is NAMED["cuda"]
 
 
 def test_without_a_gpu_the_library_may_load_and_the_backend_is_not_available(monkeypatch):
@@ -187,10 +187,10 @@ def test_without_a_gpu_the_library_may_load_and_the_backend_is_not_available(mon
 
 
 def test_without_the_library_a_cuda_tensor_goes_to_triton_and_without_both_to_the_reference(monkeypatch, on_gpu):
-    monkeypatch.setattr(cuda_library, "unavailable", "the reason")
+    monkeypatch.setattr(NAMED["cuda"], "kernels", Kernels(None, "the reason"))
     assert backends.choose("f", on_gpu) is without_kernels()
-    monkeypatch.setattr(triton_library, "unavailable", "another reason")
-    assert backends.choose("f", on_gpu) is reference
+    monkeypatch.setattr(NAMED["triton"], "missing_library", "another reason")
+    assert backends.choose("f", on_gpu) is NAMED["reference"]
     with use_backend("cuda"), pytest.raises(RuntimeError, match="f: backend 'cuda' is not available: the reason"):
         backends.choose("f", on_gpu)
 
@@ -215,8 +215,9 @@ def test_info_tells_of_both_libraries(capsys):
     assert main(["info"]) == 0
     rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     cuda = rows["CUDA kernels"].strip()
-    if cuda_library.built_for is None:
-        assert cuda == f"not loaded: {cuda_library.unavailable}"
+    kernels = NAMED["cuda"].kernels
+    if kernels.built_for is None:
+        assert cuda == f"not loaded: {kernels.missing}"
     else:
-        assert cuda == f"_C_cuda.so, for {cuda_library.built_for}"
+        assert cuda == f"_C_cuda.so, for {kernels.built_for}"
     assert rows["native library"].strip() == "_C.so"

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from svmax_ops.ops import SCHEMAS
 from tests import truth
 
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = pytest.mark.usefixtures("ops")
 OBJECTIVES = ("nuclear_norm", "mean_singular_value", "svmax_loss", "svmax_loss_unbounded")
 SHAPES = [(12, 5), (5, 12), (2, 8, 6), (3, 1, 6, 8)]
 every_option = pytest.mark.parametrize("options", truth.OPTIONS.values(), ids=truth.OPTIONS)
@@ -37,14 +38,14 @@ def calls(shape: tuple[int, ...], dtype: torch.dtype, normalize: bool, center: b
     }
     for objective in OBJECTIVES:
         named = {**options, "objective": objective}
-        value, weight, row_norms = svmax.objective(x, **named, need_gradient=True)
+        value, *kept = svmax.objective(x, **named, need_gradient=True)
         grad = torch.ones_like(value)
         result["objective"] += [
             ((x,), {**named, "need_gradient": False}),
             ((wanted,), {**named, "need_gradient": True}),
         ]
-        result["backward"] += [((grad, x, weight, row_norms), named)]
-        result["backward"] += [((grad.clone().requires_grad_(), wanted, weight, row_norms), named)]
+        result["backward"] += [((grad, x, *kept), named)]
+        result["backward"] += [((grad.clone().requires_grad_(), wanted, *kept), named)]
     values, kept, row_norms = svmax.singular_values(x, **options, need_gradient=True)
     grad = torch.ones_like(values)
     result["singular_values_backward"] = [
@@ -93,10 +94,14 @@ def test_opcheck(op, shape, dtype, options):
 @pytest.mark.kinds
 def test_objective_is_its_stages(objective, shape, dtype, options):
     x = truth.random(*shape, dtype=dtype)
-    value, weight, row_norms = truth.kernels.objective(x, objective=objective, **options, need_gradient=True)
+    value, weight, in_float32, row_norms = truth.kernels.objective(
+        x, objective=objective, **options, need_gradient=True
+    )
     full = truth.to_numpy(x)
     np.testing.assert_allclose(truth.to_numpy(value), truth.value(full, objective, **options), rtol=1e-6)
     assert weight.dtype == row_norms.dtype == torch.float64
+    assert in_float32.dtype == torch.bool
+    assert in_float32.shape == (*shape[:-2], 1)
     if options["normalize"]:
         np.testing.assert_allclose(truth.to_numpy(row_norms), truth.row_norms(full)[..., 0], rtol=1e-15)
     if options["center"] and shape[-2] <= shape[-1]:
@@ -113,8 +118,8 @@ def test_objective_is_its_stages(objective, shape, dtype, options):
 def test_without_a_gradient_nothing_is_kept(shape, dtype):
     x = truth.random(*shape, dtype=dtype)
     options = {"normalize": False, "center": False, "need_gradient": False}
-    _, weight, row_norms = truth.kernels.objective(x, objective="nuclear_norm", **options)
-    assert weight.numel() == row_norms.numel() == 0
+    _, weight, in_float32, row_norms = truth.kernels.objective(x, objective="nuclear_norm", **options)
+    assert weight.numel() == in_float32.numel() == row_norms.numel() == 0
     _, gram, row_norms = truth.kernels.singular_values(x, **options)
     assert gram.numel() == row_norms.numel() == 0
 
@@ -169,20 +174,40 @@ def given(tensor: torch.Tensor) -> str:
 
 def test_backward_takes_what_the_forward_kept():
     x = truth.random(2, 8, 6)
-    value, weight, norms = truth.kernels.objective(x, objective="nuclear_norm", **OPTIONS, need_gradient=True)
+    value, weight, in_float32, norms = truth.kernels.objective(
+        x, objective="nuclear_norm", **OPTIONS, need_gradient=True
+    )
     values, gram, _ = truth.kernels.singular_values(x, **OPTIONS, need_gradient=True)
     options = {**OPTIONS, "objective": "nuclear_norm"}
-    for bad in (weight[:1], weight.float(), weight[..., :5, :5]):
-        with pytest.raises(RuntimeError, match=rf"svmax::backward.*weight.*2 matrices.*{given(bad)}"):
-            truth.kernels.backward(value, x, bad, norms, **options)
-        with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*gram"):
+    kept = r", as the forward op returned it; "
+    for bad in (weight[:1], weight.float(), weight[..., :5, :5], weight.flatten()):
+        square = rf"must be \[2, 6, 6\] in float64{kept}{given(bad)}"
+        with pytest.raises(RuntimeError, match=f"svmax::backward: weight {square}"):
+            truth.kernels.backward(value, x, bad, in_float32, norms, **options)
+        with pytest.raises(RuntimeError, match=f"svmax::singular_values_backward: gram {square}"):
             truth.kernels.singular_values_backward(values, x, bad, norms, **OPTIONS)
+    for bad in (in_float32[:1], in_float32.float(), in_float32[..., 0]):
+        wanted = rf"in_float32 must be \[2, 1\] in bool{kept}{given(bad)}"
+        with pytest.raises(RuntimeError, match=f"svmax::backward: {wanted}"):
+            truth.kernels.backward(value, x, weight, bad, norms, **options)
     for bad in (norms[:1], norms.float(), norms[..., :0]):
-        with pytest.raises(RuntimeError, match=rf"svmax::backward.*row_norms.*{given(bad)}"):
-            truth.kernels.backward(value, x, weight, bad, **options)
-        with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*row_norms"):
+        wanted = rf"row_norms must be \[2, 8\] in float64{kept}{given(bad)}"
+        with pytest.raises(RuntimeError, match=f"svmax::backward: {wanted}"):
+            truth.kernels.backward(value, x, weight, in_float32, bad, **options)
+        with pytest.raises(RuntimeError, match=f"svmax::singular_values_backward: {wanted}"):
             truth.kernels.singular_values_backward(values, x, gram, bad, **OPTIONS)
-    with pytest.raises(RuntimeError, match=r"svmax::backward.*grad.*got \[1\] in float32"):
-        truth.kernels.backward(value[:1], x, weight, norms, **options)
-    with pytest.raises(RuntimeError, match=r"svmax::singular_values_backward.*grad"):
+    with pytest.raises(RuntimeError, match=r"svmax::backward: grad must be \[2\] in float32 or float64; got \[1\] in"):
+        truth.kernels.backward(value[:1], x, weight, in_float32, norms, **options)
+    with pytest.raises(
+        RuntimeError,
+        match=r"svmax::singular_values_backward: grad must be \[2, 6\] in float32 or float64; got \[2, 3\]",
+    ):
         truth.kernels.singular_values_backward(values[..., :3], x, gram, norms, **OPTIONS)
+
+
+def test_the_python_schemas_are_those_of_the_library():
+    """Word for word: a backend is exchanged for another without its callers' knowing."""
+    ours = {schema.partition("(")[0]: schema for schema in SCHEMAS}
+    for name, schema in ours.items():
+        op = getattr(truth.kernels, name).default
+        assert str(op._schema) == f"{truth.kernels.name}::{schema}"

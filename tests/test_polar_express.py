@@ -85,7 +85,7 @@ def test_the_rounds_make_one_of_every_singular_value(rounds, smallest):
     assert run(below, constant(rounds))[-1].max() <= 1 + 1.4e-8
 
 
-@pytest.mark.skipif(triton_library.unavailable is not None, reason=str(triton_library.unavailable))
+@pytest.mark.skipif(triton_library.missing() is not None, reason=str(triton_library.missing()))
 def test_the_triton_kernels_have_the_same_rounds():
     from svmax_ops.backends.triton import polar_express as ours
 

@@ -13,8 +13,11 @@ SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 128, 150, 255, 256
 
 
 def spectral(gram: np.ndarray, need_inverse_sqrt: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    nuclear_norm, w = truth.kernels.spectral(truth.tensor(gram), need_inverse_sqrt=need_inverse_sqrt)
+    nuclear_norm, w, in_float32 = truth.kernels.spectral(truth.tensor(gram), need_inverse_sqrt=need_inverse_sqrt)
     assert nuclear_norm.dtype == w.dtype == torch.float64
+    assert in_float32.shape == (*gram.shape[:-2], int(need_inverse_sqrt))
+    if in_float32.any():  # then W is float32 numbers
+        assert torch.equal(w[in_float32[..., 0]], w[in_float32[..., 0]].float().double())
     return truth.to_numpy(nuclear_norm), truth.to_numpy(w)
 
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 import svmax_ops
-from svmax_ops.backends import triton_library
+from svmax_ops.backends import NAMED, triton_library
 from tests import truth
 
 ROOT = Path(__file__).parents[1]
-if triton_library.unavailable is not None:
-    pytest.skip(triton_library.unavailable, allow_module_level=True)
+if triton_library.missing() is not None:
+    pytest.skip(str(triton_library.missing()), allow_module_level=True)
 launch, products, rows = (
     importlib.import_module(f"svmax_ops.backends.triton.{name}") for name in ("launch", "products", "rows")
 )
@@ -35,15 +35,6 @@ def triton_kernels():
     with svmax_ops.use_backend("triton"), np.errstate(all="ignore"):
         yield
     torch.set_default_device(None)
-
-
-def test_the_ops_have_the_schemas_of_the_native_library():
-    names = [schema.partition("(")[0] for schema in triton_library.SCHEMAS]
-    for name in names:
-        native, ours = (str(getattr(ops, name).default._schema) for ops in (torch.ops.svmax, torch.ops.svmax_triton))
-        assert ours == native.replace("svmax::", "svmax_triton::")
-    every = {s.name for s in torch._C._jit_get_all_schemas() if s.name.startswith("svmax::")}
-    assert every == {f"svmax::{name}" for name in names}
 
 
 def step(x: torch.Tensor, **options: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,7 +84,7 @@ def test_the_operator_keeps_what_its_gram_matrix_has_lost(noise):
     value, dx = step(x.float(), normalize=True)
     e = truth.embedding(truth.to_numpy(x.float()), normalize=True)
     assert value.item() == pytest.approx(np.linalg.svd(e, compute_uv=False).sum(), rel=2e-7)
-    _, weight, _ = torch.ops.svmax_triton.objective(
+    _, weight, _, _ = torch.ops.svmax_triton.objective(
         x.float(), objective="nuclear_norm", normalize=True, center=False, need_gradient=True
     )
     assert truth.polar_error(e @ truth.to_numpy(weight), e).excess <= truth.POLAR_EXCESS
@@ -113,11 +104,11 @@ def test_the_operator_keeps_what_its_gram_matrix_has_lost(noise):
 def test_a_missing_or_old_triton_is_one_sentence(monkeypatch, found, sentence):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found and object())
     monkeypatch.setattr(importlib.metadata, "version", lambda name: found)
-    assert triton_library._unavailable() == sentence
+    assert triton_library.missing() == sentence
 
 
 def test_an_unavailable_triton_is_told_and_auto_goes_without(monkeypatch):
-    monkeypatch.setattr(triton_library, "unavailable", "Triton is not installed; pip install triton")
+    monkeypatch.setattr(NAMED["triton"], "missing_library", "Triton is not installed; pip install triton")
     assert svmax_ops.available_backends()["triton"] == "Triton is not installed; pip install triton"
     x = torch.ones(4, 3)
     with svmax_ops.use_backend("triton"), pytest.raises(RuntimeError, match="'triton' is not available: Triton is not"):

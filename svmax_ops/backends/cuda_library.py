@@ -1,4 +1,4 @@
-"""Loads ``_C_cuda``, the kernels for GPUs of the ops that ``_C`` has defined; says why where it cannot.
+"""The library ``_C_cuda``, kernels for GPUs of the ops that ``_C`` has defined, and the backend ``cuda`` of both.
 
 torch's dispatcher takes these kernels for CUDA tensors. Loading them wakes neither the driver nor a GPU up.
 """
@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from svmax_ops.backends.base import Backend
+from svmax_ops.backends.native import NAMESPACE, Library
 from svmax_ops.torch_internals import keep, kept
 
-LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
+PATH = Path(__file__).parent.parent / "_C_cuda.so"
 
 
 class BuiltFor(NamedTuple):
@@ -51,57 +54,94 @@ class BuiltFor(NamedTuple):
         return f"CUDA {self.version}, architectures {' '.join(map(str, self.architectures))}, PTX {self.ptx}"
 
 
-built_for: BuiltFor | None = None
-"""Of the library that is loaded."""
-unavailable: str | None = "the native library, which has the ops, is not loaded"
-"""Why no library is loaded."""
-_gpus: dict[int, str | None] = {}
+class Kernels(NamedTuple):
+    """The kernels for GPUs, as far as this process has them."""
+
+    built_for: BuiltFor | None
+    """Whatever the library that is loaded was built for."""
+    missing: str | None
+    """Why none is loaded."""
+
+    @classmethod
+    def load(cls, library: Library, path: Path) -> Kernels:
+        """Give the ops of ``library`` their kernels for GPUs, or find out why they have none."""
+        if library.missing is not None:
+            return cls(None, "the native library, which has the ops, is not loaded")
+        # A second import of the package in this process finds them loaded, or finds out the same.
+        found = cls(*(kept(torch.ops.svmax, "cuda_library") or cls._load(path)))
+        keep(torch.ops.svmax, "cuda_library", found)
+        return found
+
+    @classmethod
+    def _load(cls, path: Path) -> Kernels:
+        if torch.version.cuda is None:
+            return cls(None, f"torch {torch.__version__} is a build without CUDA")
+        major = torch.version.cuda.partition(".")[0]
+        remedy = f"install the toolkit of CUDA {major} (nvcc) and build again (pip install --no-build-isolation .)"
+        if not path.exists():
+            return cls(None, f"the CUDA kernels were not built; {remedy}")
+        built = BuiltFor.read(path)
+        if built is None:
+            return cls(None, f"{path.name} does not say which CUDA it was built for; {remedy}")
+        if built.version.partition(".")[0] != major:
+            return cls(
+                None,
+                f"the CUDA kernels were built for CUDA {built.version},"
+                f" and torch {torch.__version__} for CUDA {torch.version.cuda}; {remedy}",
+            )
+        try:
+            torch.ops.load_library(str(path))
+        except OSError as error:
+            return cls(None, f"the CUDA kernels do not load in torch {torch.__version__}: {error.__cause__ or error}")
+        return cls(built, None)
 
 
-def load() -> None:
-    """Give the ops their kernels for GPUs, or say in ``unavailable`` why they have none."""
-    global built_for, unavailable
-    # A second import of the package in this process finds them loaded, or finds out the same.
-    found = kept(torch.ops.svmax, "cuda_library") or _load(LIBRARY)
-    keep(torch.ops.svmax, "cuda_library", found)
-    built_for, unavailable = found
+class Cuda(Backend):
+    name = "cuda"
+    devices = ("cuda", "meta")
 
+    def __init__(self, library: Library) -> None:
+        self.kernels = Kernels.load(library, PATH)
+        self._gpus: dict[int, str | None] = {}
+        if library.missing is None:
+            super().__init__(NAMESPACE)
 
-def _load(library: Path) -> tuple[BuiltFor | None, str | None]:
-    if torch.version.cuda is None:
-        return None, f"torch {torch.__version__} is a build without CUDA"
-    major = torch.version.cuda.partition(".")[0]
-    remedy = f"install the toolkit of CUDA {major} (nvcc) and build again (pip install --no-build-isolation .)"
-    if not library.exists():
-        return None, f"the CUDA kernels were not built; {remedy}"
-    built = BuiltFor.read(library)
-    if built is None:
-        return None, f"{library.name} does not say which CUDA it was built for; {remedy}"
-    if built.version.partition(".")[0] != major:
-        return None, (
-            f"the CUDA kernels were built for CUDA {built.version},"
-            f" and torch {torch.__version__} for CUDA {torch.version.cuda}; {remedy}"
+    def missing(self) -> str | None:
+        """Why the kernels can run on no GPU of this machine."""
+        if self.kernels.missing is not None:
+            return self.kernels.missing
+        reasons = [self._missing_on(index) for index in range(max(torch.cuda.device_count(), 1))]
+        return None if None in reasons else reasons[0]
+
+    def missing_for(self, x: Tensor) -> str | None:
+        if x.device.type != "cuda":
+            return self.missing()
+        if torch.compiler.is_compiling():  # which cannot trace the question to the driver
+            return self.kernels.missing
+        return self.kernels.missing or self._missing_on(x.device.index)
+
+    def _missing_on(self, index: int) -> str | None:
+        """Why the kernels cannot run on this GPU; the driver is asked once."""
+        if index not in self._gpus:
+            self._gpus[index] = self._mismatch(index) if torch.cuda.is_available() else _NO_GPU
+        return self._gpus[index]
+
+    def _mismatch(self, index: int) -> str | None:
+        name, architecture = gpu(index)
+        built_for = self.kernels.built_for
+        if built_for is None or built_for.serves(architecture):
+            return None
+        return (
+            f"the CUDA kernels were built for {built_for}, not for {name}; see SVMAX_CUDA_ARCHITECTURES in the README"
         )
-    try:
-        torch.ops.load_library(str(library))
-    except OSError as error:
-        return None, f"the CUDA kernels do not load in torch {torch.__version__}: {error.__cause__ or error}"
-    return built, None
+
+    def describe(self) -> dict[str, str]:
+        built_for = self.kernels.built_for
+        said = f"not loaded: {self.kernels.missing}" if built_for is None else f"{PATH.name}, for {built_for}"
+        return {"CUDA kernels": said}
 
 
-def unavailable_on(index: int) -> str | None:
-    """Why the kernels cannot run on this GPU; the driver is asked once."""
-    if unavailable is not None:
-        return unavailable
-    if index not in _gpus:
-        _gpus[index] = _mismatch(index) if torch.cuda.is_available() else "there is no GPU that torch can use"
-    return _gpus[index]
-
-
-def unavailable_anywhere() -> str | None:
-    """Why the kernels can run on no GPU of this machine."""
-    reasons = [unavailable_on(index) for index in range(max(torch.cuda.device_count(), 1))]
-    return None if None in reasons else reasons[0]
+_NO_GPU = "there is no GPU that torch can use"
 
 
 def gpu(index: int) -> tuple[str, int]:
@@ -109,10 +149,3 @@ def gpu(index: int) -> tuple[str, int]:
     properties = torch.cuda.get_device_properties(index)
     architecture = 10 * properties.major + properties.minor
     return f"{properties.name} (architecture {architecture})", architecture
-
-
-def _mismatch(index: int) -> str | None:
-    name, architecture = gpu(index)
-    if built_for is None or built_for.serves(architecture):
-        return None
-    return f"the CUDA kernels were built for {built_for}, not for {name}; see SVMAX_CUDA_ARCHITECTURES in the README"

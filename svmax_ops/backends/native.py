@@ -1,7 +1,4 @@
-"""The native kernels: loads the library ``_C`` that belongs to this package and calls its ops.
-
-It has the kernels for the CPU; those for GPUs come from :mod:`svmax_ops.backends.cuda_library`.
-"""
+"""The native library ``_C``, which has the ops, and the backend ``cpu``, whose kernels are in it too."""
 
 from __future__ import annotations
 
@@ -12,10 +9,12 @@ from typing import NamedTuple
 
 import torch
 
-from svmax_ops.backends import cuda_library
+from svmax_ops.backends.base import Backend, missing_names
+from svmax_ops.ops import register_rules
 from svmax_ops.torch_internals import keep, kept
 
-_LIBRARY = Path(__file__).parent.parent / "_C.so"
+NAMESPACE = "svmax"
+_PATH = Path(__file__).parent.parent / "_C.so"
 
 
 class _Loaded(NamedTuple):
@@ -39,46 +38,76 @@ class _Loaded(NamedTuple):
         return unchanged and filecmp.cmp(before, path, shallow=False)
 
 
-def _load() -> tuple[ctypes.CDLL | None, str | None]:
-    """The library, or the reason why there is none.
+class Library(NamedTuple):
+    """The library that belongs to this package, as far as this process has it."""
 
-    Raises:
-        ImportError: the process has another copy's library loaded: torch's dispatcher takes one, and only a new process
-            another.
-    """
-    if not _LIBRARY.exists():
-        return None, "the native library was not built; install the package with a C++ compiler present (pip install .)"
-    loaded = kept(torch.ops.svmax, "library")
-    if loaded is None:
-        try:
-            torch.ops.load_library(str(_LIBRARY))
-        except OSError as error:
-            return None, f"the native library does not load in torch {torch.__version__}: {error.__cause__ or error}"
-        loaded = _Loaded.of(_LIBRARY)
-        keep(torch.ops.svmax, "library", loaded)
-    elif not _Loaded(*loaded).is_still(_LIBRARY):
-        other = "as it was before it changed" if loaded[0] == str(_LIBRARY) else f"of another copy, {loaded[0]}"
-        raise ImportError(
-            f"svmax_ops: this process has loaded the native library {other}; restart Python to use {_LIBRARY}."
-        )
-    return ctypes.CDLL(loaded[0]), None
+    handle: ctypes.CDLL | None
+    missing: str | None
+    """Why there is none."""
+
+    @classmethod
+    def load(cls, path: Path) -> Library:
+        """Load it, or what another import of this package has loaded.
+
+        Raises:
+            ImportError: the process has another copy's library loaded: torch's dispatcher takes one, and only a new
+                process another.
+        """
+        if not path.exists():
+            return cls(
+                None,
+                "the native library was not built; install the package with a C++ compiler present (pip install .)",
+            )
+        loaded = kept(torch.ops.svmax, "library")
+        if loaded is None:
+            try:
+                torch.ops.load_library(str(path))
+            except OSError as error:
+                reason = f"the native library does not load in torch {torch.__version__}: {error.__cause__ or error}"
+                return cls(None, reason)
+            loaded = _Loaded.of(path)
+            keep(torch.ops.svmax, "library", loaded)
+        elif not _Loaded(*loaded).is_still(path):
+            other = "as it was before it changed" if loaded[0] == str(path) else f"of another copy, {loaded[0]}"
+            raise ImportError(
+                f"svmax_ops: this process has loaded the native library {other}; restart Python to use {path}."
+            )
+        handle = ctypes.CDLL(loaded[0])
+        handle.svmax_instruction_set.restype = ctypes.c_char_p
+        handle.svmax_use_instruction_set.argtypes = [ctypes.c_char_p]
+        handle.svmax_use_instruction_set.restype = ctypes.c_bool
+        return cls(handle, missing_names())
 
 
-_library, unavailable = _load()
-if _library is not None:
-    from svmax_ops.ops import functions_of, register_rules
+LIBRARY = Library.load(_PATH)
 
-    register_rules("svmax")
-    cuda_library.load()
-    objective, singular_values, gram, spectral, backward, namespace = functions_of("svmax")
-    _library.svmax_instruction_set.restype = ctypes.c_char_p
-    _library.svmax_use_instruction_set.argtypes = [ctypes.c_char_p]
-    _library.svmax_use_instruction_set.restype = ctypes.c_bool
+
+class Cpu(Backend):
+    name = "cpu"
+    devices = ("cpu", "meta")
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        if library.missing is None:
+            register_rules(NAMESPACE)
+            super().__init__(NAMESPACE)
+
+    def missing(self) -> str | None:
+        return self.library.missing
+
+    def describe(self) -> dict[str, str]:
+        if self.library.missing is not None:
+            return {"native library": f"not loaded: {self.library.missing}"}
+        return {
+            "native library": _PATH.name,
+            "instruction set": instruction_set() or "",
+            "threads": str(torch.get_num_threads()),
+        }
 
 
 def instruction_set() -> str | None:
     """The instruction set whose kernels run: the best one this processor has, unless another was chosen."""
-    return None if _library is None else _library.svmax_instruction_set().decode()
+    return None if LIBRARY.handle is None else LIBRARY.handle.svmax_instruction_set().decode()
 
 
 def use_instruction_set(name: str) -> None:
@@ -87,19 +116,5 @@ def use_instruction_set(name: str) -> None:
     Raises:
         RuntimeError: the library has no kernels for it, or this processor cannot run them.
     """
-    if _library is None or not _library.svmax_use_instruction_set(name.encode()):
+    if LIBRARY.handle is None or not LIBRARY.handle.svmax_use_instruction_set(name.encode()):
         raise RuntimeError(f"use_instruction_set: {name!r} is not built in or does not run here.")
-
-
-def describe() -> dict[str, str]:
-    """What ``svmax info`` prints of the native libraries."""
-    built_for, name = cuda_library.built_for, cuda_library.LIBRARY.name
-    cuda = f"not loaded: {cuda_library.unavailable}" if built_for is None else f"{name}, for {built_for}"
-    if _library is None:
-        return {"native library": f"not loaded: {unavailable}", "CUDA kernels": cuda}
-    return {
-        "native library": _LIBRARY.name,
-        "instruction set": instruction_set() or "",
-        "threads": str(torch.get_num_threads()),
-        "CUDA kernels": cuda,
-    }

@@ -21,7 +21,7 @@ def info(config: InfoConfig) -> None:
     """Print the facts, one a line."""
     import torch  # here: --help does not wait for it
 
-    from svmax_ops.backends import cuda_library, native
+    from svmax_ops.backends import BACKENDS, cuda_library
 
     rows = {
         "svmax_ops": svmax_ops.__version__,
@@ -29,7 +29,7 @@ def info(config: InfoConfig) -> None:
         "torch": torch.__version__,
         "CUDA of torch": f"{torch.version.cuda or 'none'}, {torch.cuda.device_count()} devices",
         **{f"GPU {index}": cuda_library.gpu(index)[0] for index in range(torch.cuda.device_count())},
-        **native.describe(),
+        **{name: text for backend in BACKENDS for name, text in backend.describe().items()},
         **{f"backend {name}": text for name, text in svmax_ops.available_backends().items()},
         VARIABLE: _asked(asked_by_environment()),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import svmax_ops
-from svmax_ops.backends import cuda_library
+from svmax_ops.backends import NAMED, cuda_library
 
 
 def main(version: str) -> None:
@@ -52,14 +52,15 @@ def main(version: str) -> None:
 
 def check_cuda() -> str:
     """The kernels for GPUs load where they fit this torch, and are refused with a sentence where they do not."""
-    reason, library = cuda_library.unavailable, cuda_library.LIBRARY
+    kernels, library = NAMED["cuda"].kernels, cuda_library.PATH
+    reason = kernels.missing
     registered = torch._C._dispatch_has_kernel_for_dispatch_key("svmax::objective", "CUDA")
     assert registered == (reason is None)
     if torch.version.cuda is None:
         assert reason == f"torch {torch.__version__} is a build without CUDA"
         if library.exists():  # it would not have loaded, and that would have been no crash
             torch.version.cuda = cuda_library.BuiltFor.read(library).version
-            forced = cuda_library._load(library)[1]
+            forced = cuda_library.Kernels._load(library).missing
             assert "do not load" in forced, forced
             assert "libtorch_cuda.so" in forced, forced
     elif not library.exists():
@@ -73,7 +74,7 @@ def check_cuda() -> str:
             assert reason is not None
             assert reason.startswith(f"the CUDA kernels were built for CUDA {built_for.version}, and torch "), reason
     assert not torch.cuda.is_initialized()
-    return reason or f"loaded, {cuda_library.built_for}"
+    return reason or f"loaded, {kernels.built_for}"
 
 
 if __name__ == "__main__":

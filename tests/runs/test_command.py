@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import svmax_ops
-from svmax_ops.backends import NAMES, native
+from svmax_ops.backend_names import NAMES
+from svmax_ops.backends import NAMED
 from svmax_ops.runs.command_line import as_arguments, parse
 from svmax_ops.runs.harness import read_checkpoint, read_metrics
 from svmax_ops.runs.progress import Progress
@@ -66,7 +67,9 @@ def test_info_needs_the_package_alone():
     for name, state in svmax_ops.available_backends().items():
         assert rows[f"backend {name}"].strip() == state
     assert {"Python", "torch", "CUDA of torch"} <= set(rows)
-    assert {name: rows[name].strip() for name in native.describe()} == native.describe()
+    described = NAMED["cpu"].describe() | NAMED["cuda"].describe()
+    assert len(described) == 4
+    assert {name: rows[name].strip() for name in described} == described
 
 
 @pytest.mark.processes
@@ -132,7 +135,7 @@ def test_a_command_that_is_interrupted_before_it_has_begun_says_so_in_a_line(tmp
     stop = "__import__('interrupted')" if importing else "os.kill(os.getpid(), signal.SIGINT)"
     result = python(
         f"import os, signal, sys; from svmax_ops import cli; sys.path.insert(0, {str(tmp_path)!r});"
-        f"from svmax_ops.backends import native; native.describe = lambda: {stop}; sys.argv = ['svmax', 'info'];"
+        f"from svmax_ops.backends.native import Cpu; Cpu.describe = lambda self: {stop}; sys.argv = ['svmax', 'info'];"
         "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(cli.main())"
     )
     who = "svmax" if importing else "svmax info"

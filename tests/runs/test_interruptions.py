@@ -192,10 +192,10 @@ def test_too_few_open_files_for_the_reading_processes(birds, capfd):
 
 
 def test_too_few_open_files_for_anything_else(svmax, monkeypatch):
-    def fail():
+    def fail(backend):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(native, "describe", fail)
+    monkeypatch.setattr(native.Cpu, "describe", fail)
     outcome = svmax("info")
     assert (outcome.code, outcome.err) == (
         2, "svmax info: too many files are open; raise the limit that ulimit -n shows.\n"

@@ -7,7 +7,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from svmax_ops.backends import reference
 from svmax_ops.backends.triton import launch
 from svmax_ops.backends.triton.products import multiply
 from svmax_ops.backends.triton.rows import (
@@ -19,6 +18,7 @@ from svmax_ops.backends.triton.rows import (
     place_in_batch,
     rows_of_matrix,
 )
+from svmax_ops.formulas import without_null_direction
 
 
 @triton.jit
@@ -99,7 +99,7 @@ def launch_backward(grad: Tensor, rows: Rows, weight: Tensor) -> Tensor:
     """dx ``[m, b, d]`` in x's dtype, of rows whose norms are there; grad ``[m]``, weight ``[m, n, n]``."""
     m, b, d = rows.x.shape
     blocks = launch.BLOCKS
-    weight = reference.without_null_direction(weight, b, d, rows.center)
+    weight = without_null_direction(weight, b, d, rows.center)
     if rows.center:
         launch_mean(rows)
     dx = rows.x.new_empty((m, b, d), dtype=rows.x.dtype if launch.HALF_IS_ROUNDED else torch.float32)

@@ -20,8 +20,8 @@ from svmax_ops.backends.triton.rounds import (
     tile_at,
 )
 from svmax_ops.backends.triton.rows import NOT_SPECIALIZED, Rows, rows_of_matrix, store_mean, store_norms
+from svmax_ops.formulas import OBJECTIVES
 
-OBJECTIVES = ("nuclear_norm", "mean_singular_value", "svmax_loss_unbounded", "svmax_loss")
 _ROUNDS = tl.constexpr(polar_express.ROUNDS)
 _BEFORE_RESTART = tl.constexpr(polar_express.ROUNDS_BEFORE_RESTART)
 _MATRICES_OF_PROGRAM = 256
@@ -29,7 +29,10 @@ _MATRICES_OF_PROGRAM = 256
 
 @triton.jit
 def value_and_slope(nuclear_norm, b, d, KIND: tl.constexpr, CENTER: tl.constexpr):
-    """The objective (a place in OBJECTIVES) of N and its derivative: s_mu = N / d, eq. 1 and eq. 4, in float64."""
+    """The objective (a place in OBJECTIVES) of N and its derivative, as :mod:`svmax_ops.formulas` has them.
+
+    From b and d, in float64: a launch makes float32 of any other number that it is given.
+    """
     zero = tl.zeros_like(nuclear_norm)
     sides, count = zero + d, zero + b
     value = nuclear_norm

@@ -17,7 +17,7 @@ from svmax_ops.backends.triton.products import multiply
 
 def padded(n: int) -> int:
     """What the kernels hold n rows and columns in: tl.dot takes no less than 16."""
-    return max(16, triton.next_power_of_2(n))
+    return max(16, int(triton.next_power_of_2(n)))
 
 
 def sizes_in_program(n: int) -> dict[str, int]:

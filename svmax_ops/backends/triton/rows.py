@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from svmax_ops.backends.reference import is_tall, result_dtype
 from svmax_ops.backends.triton import launch
+from svmax_ops.formulas import is_tall, result_dtype
 
 # The batch size often differs in an epoch's last step; the other sizes and the strides are worth a kernel of their own.
 NOT_SPECIALIZED = ["b"]
