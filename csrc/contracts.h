@@ -1,18 +1,21 @@
 // What every kernel relies on, checked for callers of torch.ops; the Python functions refuse earlier and say more.
+// Every sentence is in shapes, dtypes and devices, as torch writes them.
 #pragma once
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <initializer_list>
 #include <string>
-#include <utility>
+#include <vector>
 
 namespace svmax {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// ---- how torch writes them
 
 inline std::string dtype_of(const Tensor& t) {
   switch (t.scalar_type()) {
@@ -45,10 +48,31 @@ inline std::string dtype_of(const Tensor& t) {
   }
 }
 
-inline std::string shape_of(const Tensor& t) {
-  std::string shape = "[";
-  for (const int64_t size : t.sizes()) shape += (shape.size() > 1 ? ", " : "") + std::to_string(size);
-  return shape + "]";
+template <typename Sizes>
+std::string shape(const Sizes& sizes) {
+  std::string result = "[";
+  for (const int64_t size : sizes) result += (result.size() > 1 ? ", " : "") + std::to_string(size);
+  return result + "]";
+}
+inline std::string shape_of(const Tensor& t) { return shape(t.sizes()); }
+inline std::string shape_and_dtype_of(const Tensor& t) { return shape_of(t) + " in " + dtype_of(t); }
+
+inline std::string device_of(const Tensor& t) {
+  using torch::headeronly::DeviceType;
+  const torch::stable::Device device = t.device();
+  if (device.type() == DeviceType::CPU) return "cpu";
+  std::string name = device.type() == DeviceType::CUDA   ? "cuda"
+                     : device.type() == DeviceType::Meta ? "meta"
+                                                         : "another kind of device";
+  if (device.type() == DeviceType::CUDA) name.append(":").append(std::to_string(int(device.index())));
+  return name;
+}
+
+// ---- checks
+
+inline bool has_shape(const Tensor& t, const std::vector<int64_t>& wanted) {
+  const auto sizes = t.sizes();
+  return std::equal(sizes.begin(), sizes.end(), wanted.begin(), wanted.end());
 }
 
 inline void check_matrices(const char* op, const char* name, const Tensor& x) {
@@ -63,31 +87,31 @@ inline void check_matrices(const char* op, const char* name, const Tensor& x) {
 }
 
 inline void check_gram(const Tensor& gram) {
-  check_matrices("spectral", "gram", gram);
-  STD_TORCH_CHECK(gram.scalar_type() == ScalarType::Double && gram.size(-1) == gram.size(-2),
-                  "svmax::spectral: gram must be [..., n, n] in float64, got ", shape_of(gram), " in ", dtype_of(gram));
-}
-
-inline void check_grad(const char* op, const Tensor& grad, int64_t matrices, int64_t each) {
-  STD_TORCH_CHECK(grad.numel() == matrices * each &&
-                      (grad.scalar_type() == ScalarType::Float || grad.scalar_type() == ScalarType::Double),
-                  "svmax::", op, ": grad must be float32 or float64 with ", each, " numbers for each of ", matrices,
-                  " matrices, got ", shape_of(grad), " in ", dtype_of(grad));
-}
-
-// `t` holds `each` float64 numbers, contiguous, for each of the batch's matrices.
-inline void check_kept(const char* op, const char* name, const Tensor& t, int64_t matrices, int64_t each) {
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double && t.numel() == matrices * each, "svmax::", op, ": ", name,
-                  " must be float64 with ", each, " numbers for each of ", matrices,
-                  " matrices, as the forward op returned it; got ", shape_of(t), " in ", dtype_of(t));
+  STD_TORCH_CHECK(gram.scalar_type() == ScalarType::Double && gram.dim() >= 2 && gram.size(-1) == gram.size(-2) &&
+                      gram.size(-1) > 0,
+                  "svmax::spectral: gram must be [..., n, n] with n >= 1 in float64, got ", shape_and_dtype_of(gram));
 }
 
 // Kernels read pointers: a tensor on another device than x's would be read as garbage, or end the process.
-inline void check_same_device(const char* op, const Tensor& x,
-                              std::initializer_list<std::pair<const char*, const Tensor&>> others) {
-  for (const auto& [name, t] : others)
-    STD_TORCH_CHECK(t.device() == x.device(), "svmax::", op, ": ", name, " must be on x's device, number ",
-                    x.get_device_index(), "; it is on number ", t.get_device_index(), " of its kind");
+inline void check_device(const char* op, const char* name, const Tensor& t, const Tensor& x) {
+  STD_TORCH_CHECK(t.device() == x.device(), "svmax::", op, ": ", name, " must be on x's device ", device_of(x),
+                  ", got ", device_of(t));
+}
+
+inline void check_grad(const char* op, const Tensor& grad, const std::vector<int64_t>& wanted, const Tensor& x) {
+  STD_TORCH_CHECK(
+      has_shape(grad, wanted) && (grad.scalar_type() == ScalarType::Float || grad.scalar_type() == ScalarType::Double),
+      "svmax::", op, ": grad must be ", shape(wanted), " in float32 or float64, got ", shape_and_dtype_of(grad));
+  check_device(op, "grad", grad, x);
+}
+
+// `t` is what the forward op has returned beside its value.
+inline void check_kept(const char* op, const char* name, const Tensor& t, const std::vector<int64_t>& wanted,
+                       ScalarType dtype, const Tensor& x) {
+  STD_TORCH_CHECK(has_shape(t, wanted) && t.scalar_type() == dtype, "svmax::", op, ": ", name, " must be ",
+                  shape(wanted), " in ", dtype == ScalarType::Bool ? "bool" : "float64",
+                  ", as the forward op returned it; got ", shape_and_dtype_of(t));
+  check_device(op, name, t, x);
 }
 
 }  // namespace svmax

@@ -29,43 +29,34 @@ inline const double* mean_to_take_off(const double* weight, int64_t n, bool tall
   return mean;
 }
 
-// w [n, n] = weight, less `mean` (if any) in each row, as T, leading dimension w_row. Returns false as soon as
-// something would be rounded.
+// w [n, n] = weight, less `mean` (if any) in each row, as T, leading dimension w_row.
 template <typename T>
-inline bool pack_weight(const double* weight, const double* mean, int64_t n, T* w, int64_t w_row) {
+inline void pack_weight(const double* weight, const double* mean, int64_t n, T* w, int64_t w_row) {
   for (int64_t i = 0; i < n; ++i) {
-    bool row_exact = true;
-    for (int64_t j = 0; j < n; ++j) {
-      const double x = weight[i * n + j] - (mean ? mean[j] : 0);
-      w[i * w_row + j] = T(x);
-      row_exact &= std::is_same_v<T, double> || double(T(x)) == x;
-    }
+    for (int64_t j = 0; j < n; ++j) w[i * w_row + j] = T(weight[i * n + j] - (mean ? mean[j] : 0));
     for (int64_t j = n; j < w_row; ++j) w[i * w_row + j] = 0;
-    if (!row_exact) return false;
   }
-  return true;
 }
 
-// dx [b, d] contiguous, in blocks of rows of dl/dE = A B: A = E, B = W when tall, A = W, B = E when wide. Returns
-// false, with nothing done, when W does not fit T.
+// dx [b, d] contiguous, in blocks of rows of dl/dE = E W (tall) or W E (wide). T: what the product is taken in.
 template <typename T, typename scalar_t>
-bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, const double* weight_mean,
+void backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, const double* weight_mean,
                  const double* row_norms, const double* mean, scalar_t* dx, Buffer<T>& w_memory, Buffer<T>& e_memory,
                  Buffer<T>& block_memory, Buffer<double>& row_memory, const Pool& pool) {
   const int64_t b = rows.b, d = rows.d, n = smaller(b, d);
   const bool tall = is_tall(b, d, rows.center);
   const int64_t n_row = leading_dimension<T>(n), d_row = leading_dimension<T>(d);
   T* w = w_memory.reserve(n * n_row);
-  if (!pack_weight(weight, weight_mean, n, w, n_row)) return false;
+  pack_weight(weight, weight_mean, n, w, n_row);
   T* whole_e = nullptr;  // wide: every block of rows needs all of E
   if (!tall) {
     whole_e = e_memory.reserve(b * d_row);
-    pack_rows(rows, 0, b, row_norms, mean, whole_e, d_row, row_memory.reserve(d));
+    pack_e(rows, 0, b, row_norms, mean, whole_e, d_row, row_memory.reserve(d));
   }
   const int64_t blocks = (b + kBlockRows - 1) / kBlockRows;
   const int64_t grain = larger(1, kParallelProducts / (kBlockRows * n * d));
   pool.each(blocks, grain, [&](int64_t begin, int64_t end) {
-    // Of this thread: E and dl/dE of a block, and one normalised row. The thread that begins has the workspace's.
+    // Each thread has its own E and dl/dE of a block, and one normalised row; the first one has the workspace's.
     Buffer<T> fresh;
     Buffer<double> fresh_row;
     Buffer<T>& own = begin == 0 ? block_memory : fresh;
@@ -78,7 +69,7 @@ bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, 
       const int64_t count = smaller(kBlockRows, b - i0);
       const T* e = block_e;
       if (tall) {
-        pack_rows(rows, i0, i0 + count, row_norms, mean, block_e, d_row, x);
+        pack_e(rows, i0, i0 + count, row_norms, mean, block_e, d_row, x);
         product<T>(count, d, n, e, d_row, 1, w, n_row, g, d_row, false);
       } else {
         e = whole_e + i0 * d_row;
@@ -101,23 +92,25 @@ bool backward_in(const Rows<scalar_t>& rows, double grad, const double* weight, 
       }
     }
   });
-  return true;
 }
 
+// in_float32: the precision of W, as `spectral` returns it.
 template <typename scalar_t>
-void backward_rows(const Rows<scalar_t>& rows, double grad, const double* weight, const double* row_norms, void* dx,
-                   BackwardWorkspace& space, const Pool& pool) {
+void backward_rows(const Rows<scalar_t>& rows, double grad, const double* weight, bool in_float32,
+                   const double* row_norms, void* dx, BackwardWorkspace& space, const Pool& pool) {
   double* mean = space.mean.reserve(rows.d);
   // The mean is cheap to take again, and d numbers less are kept between forward and backward.
   if (rows.center) mean_row(rows, row_norms, mean, space.row.reserve(rows.d));
   const bool tall = is_tall(rows.b, rows.d, rows.center);
   const double* weight_mean = mean_to_take_off(weight, smaller(rows.b, rows.d), tall, rows.center, space.weight_mean);
   scalar_t* out = static_cast<scalar_t*>(dx);
-  // spectral.h has W be float32 numbers where float32 products are good enough. Never for float64 input.
-  if (std::is_same_v<scalar_t, double> || !backward_in<float>(rows, grad, weight, weight_mean, row_norms, mean, out,
-                                                              space.w32, space.e32, space.block32, space.row, pool))
-    backward_in<double>(rows, grad, weight, weight_mean, row_norms, mean, out, space.w64, space.e64, space.block64,
-                        space.row, pool);
+  // float64 x has digits that float32 products would lose, and so has W once its mean row is off.
+  if constexpr (!std::is_same_v<scalar_t, double>)
+    if (in_float32 && weight_mean == nullptr)
+      return backward_in<float>(rows, grad, weight, weight_mean, row_norms, mean, out, space.w32, space.e32,
+                                space.block32, space.row, pool);
+  backward_in<double>(rows, grad, weight, weight_mean, row_norms, mean, out, space.w64, space.e64, space.block64,
+                      space.row, pool);
 }
 
 }  // namespace svmax::SVMAX_ISA

@@ -2,158 +2,116 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cstring>
+#include <string>
 #include <tuple>
+#include <vector>
 
-#include "float64.h"
+#include "../batch.h"
+#include "../by_linalg.h"
+#include "for_each_matrix.h"
 
 namespace svmax {
 namespace {
 
+Tensor new_doubles(const std::vector<int64_t>& sizes, const Tensor& like) {
+  return empty(sizes, aoti_torch_dtype_float64(), like);
+}
+Tensor new_floats(const std::vector<int64_t>& sizes, const Tensor& like) {
+  return empty(sizes, aoti_torch_dtype_float32(), like);
+}
+Tensor new_bools(const std::vector<int64_t>& sizes, const Tensor& like) {
+  return empty(sizes, aoti_torch_dtype_bool(), like);
+}
+double* doubles(const Tensor& t) { return static_cast<double*>(t.data_ptr()); }
+float* floats(const Tensor& t) { return static_cast<float*>(t.data_ptr()); }
+bool* bools(const Tensor& t) { return static_cast<bool*>(t.data_ptr()); }
+
 std::tuple<Tensor, Tensor> gram_cpu(const Tensor x, bool normalize, bool center) {
   const Matrices in("gram", x, normalize, center);
-  const Tensor gram = empty(in.batch.with({in.n, in.n}), aoti_torch_dtype_float64(), x);
-  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64(), x);
+  const Tensor gram = new_doubles(in.batch.with({in.n, in.n}), x);
+  const Tensor row_norms = new_doubles(in.batch.with({in.norms()}), x);
   for_each_matrix(in.batch.count, in.b * in.d * in.n / 2, [&](int64_t i, Workspace& workspace, const Pool& pool) {
     kernels().gram(in.at(i), doubles(gram) + i * in.n * in.n, doubles(row_norms) + i * in.norms(), workspace, pool);
   });
   return {gram, row_norms};
 }
 
-std::tuple<Tensor, Tensor> spectral_cpu(const Tensor gram, bool need_inverse_sqrt) {
+std::tuple<Tensor, Tensor, Tensor> spectral_cpu(const Tensor gram, bool need_inverse_sqrt) {
   check_gram(gram);
   const Tensor in = torch::stable::contiguous(gram);
   const Batch batch(in, 2);
   const int64_t n = in.size(-1), kept = need_inverse_sqrt ? n : 0;
-  const Tensor norm = empty(batch.with({}), aoti_torch_dtype_float64(), in);
-  const Tensor inverse_sqrt = empty(batch.with({kept, kept}), aoti_torch_dtype_float64(), in);
+  const Tensor norm = new_doubles(batch.with({}), in);
+  const Tensor inverse_sqrt = new_doubles(batch.with({kept, kept}), in);
+  const Tensor in_float32 = new_bools(batch.with({need_inverse_sqrt ? 1 : 0}), in);
   for_each_matrix(batch.count, n * n * n, [&](int64_t i, Workspace& workspace, const Pool& pool) {
-    double* w = need_inverse_sqrt ? doubles(inverse_sqrt) + i * n * n : nullptr;
-    doubles(norm)[i] = kernels().spectral(doubles(in) + i * n * n, n, w, quadrature(), workspace, pool);
+    const double* g = doubles(in) + i * n * n;
+    doubles(norm)[i] = need_inverse_sqrt
+                           ? kernels().spectral_with_inverse_sqrt(g, n, doubles(inverse_sqrt) + i * n * n,
+                                                                  bools(in_float32) + i, quadrature(), workspace, pool)
+                           : kernels().spectral(g, n, quadrature(), workspace, pool);
   });
-  return {norm, inverse_sqrt};
+  return {norm, inverse_sqrt, in_float32};
 }
 
-std::tuple<Tensor, Tensor, Tensor> objective_cpu(const Tensor x, std::string name, bool normalize, bool center,
-                                                 bool need_gradient) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> objective_cpu(const Tensor x, std::string name, bool normalize, bool center,
+                                                         bool need_gradient) {
   const Matrices in("objective", x, normalize, center);
   const Objective f = objective_of(name, in, x);
+  if (in.is_double()) return objective_by_linalg(x, name, normalize, center, need_gradient);
   const int64_t kept = need_gradient ? in.n : 0;
-  const Tensor value = empty(in.batch.with({}), in.result_dtype, x);
-  const Tensor weight = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64(), x);
-  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64(), x);
-  std::optional<Decomposition> decomposition;
-  if (in.is_double() && in.batch.count > 0) decomposition = svd(in, row_norms);
+  const Tensor value = new_floats(in.batch.with({}), x);
+  const Tensor weight = new_doubles(in.batch.with({kept, kept}), x);
+  const Tensor in_float32 = new_bools(in.batch.with({need_gradient ? 1 : 0}), x);
+  const Tensor row_norms = new_doubles(in.batch.with({in.norms()}), x);
   const int64_t work = in.n * in.n * (in.b + in.d);
   for_each_matrix(in.batch.count, work, [&](int64_t i, Workspace& workspace, const Pool& pool) {
-    double* w = need_gradient ? doubles(weight) + i * in.n * in.n : nullptr;
-    if (!decomposition) {
-      write(value, i,
-            kernels().objective(in.at(i), f, w, doubles(row_norms) + i * in.norms(), quadrature(), workspace, pool));
-      return;
-    }
-    const double* s = doubles(decomposition->values) + i * in.n;
-    double norm = 0;
-    for (int64_t k = in.n - 1; k >= 0; --k) norm += s[k];
-    if (!decomposition->finite[size_t(i)]) norm = NAN;
-    write(value, i, f.value(norm));
-    if (w == nullptr) return;
-    const auto factor = over_singular_values(s, in.n, std::max(in.b, in.d), [&](int64_t) { return f.slope(norm); });
-    weight_from_svd(in, *decomposition, i, factor, w, workspace);
+    double* norms = doubles(row_norms) + i * in.norms();
+    floats(value)[i] = float(
+        need_gradient ? kernels().objective_with_weight(in.at(i), f, doubles(weight) + i * in.n * in.n,
+                                                        bools(in_float32) + i, norms, quadrature(), workspace, pool)
+                      : kernels().objective(in.at(i), f, norms, quadrature(), workspace, pool));
   });
-  return {value, weight, row_norms};
+  return {value, weight, in_float32, row_norms};
 }
 
-void run_backward(const Matrices& in, const Tensor& weight, const Tensor& row_norms, const Tensor& dx,
-                  const Tensor* grad) {
-  const Batch grads(grad ? *grad : dx, grad ? 0 : 2);
+Tensor backward_cpu(const Tensor grad, const Tensor x, const Tensor weight_, const Tensor in_float32_,
+                    const Tensor row_norms_, std::string, bool normalize, bool center) {
+  const Matrices in("backward", x, normalize, center);
+  check_backward(in, grad, x, weight_, in_float32_, row_norms_);
+  const Tensor weight = torch::stable::contiguous(weight_), in_float32 = torch::stable::contiguous(in_float32_);
+  const Tensor row_norms = torch::stable::contiguous(row_norms_);
+  const Tensor dx = empty(in.batch.with({in.b, in.d}), in.dtype, x);
+  const Batch grads(grad, 0);
+  const bool double_grad = grad.scalar_type() == ScalarType::Double;
   for_each_matrix(in.batch.count, in.b * in.d * in.n, [&](int64_t i, Workspace& workspace, const Pool& pool) {
-    kernels().backward(in.at(i), grad ? read(*grad, grads.offset(i)) : 1.0, doubles(weight) + i * in.n * in.n,
-                       doubles(row_norms) + i * in.norms(),
+    const int64_t at = grads.offset(i);
+    kernels().backward(in.at(i), double_grad ? doubles(grad)[at] : double(floats(grad)[at]),
+                       doubles(weight) + i * in.n * in.n, bools(in_float32)[i], doubles(row_norms) + i * in.norms(),
                        static_cast<char*>(dx.data_ptr()) + i * in.b * in.d * in.element, workspace, pool);
   });
-}
-
-Tensor backward_cpu(const Tensor grad, const Tensor x, const Tensor weight_, const Tensor row_norms_, std::string,
-                    bool normalize, bool center) {
-  const Matrices in("backward", x, normalize, center);
-  check_kept("backward", "weight", weight_, in.batch.count, in.n * in.n);
-  check_kept("backward", "row_norms", row_norms_, in.batch.count, in.norms());
-  check_grad("backward", grad, in.batch.count, 1);
-  const Tensor weight = torch::stable::contiguous(weight_), row_norms = torch::stable::contiguous(row_norms_);
-  const Tensor dx = empty(in.batch.with({in.b, in.d}), in.dtype, x);
-  run_backward(in, weight, row_norms, dx, &grad);
   return dx;
 }
 
 std::tuple<Tensor, Tensor, Tensor> singular_values_cpu(const Tensor x, bool normalize, bool center,
                                                        bool need_gradient) {
   const Matrices in("singular_values", x, normalize, center);
+  if (in.is_double()) return singular_values_by_linalg(x, normalize, center, need_gradient);
   const int64_t kept = need_gradient ? in.n : 0;
-  const Tensor values = empty(in.batch.with({in.n}), in.result_dtype, x);
-  const Tensor gram = empty(in.batch.with({kept, kept}), aoti_torch_dtype_float64(), x);
-  const Tensor row_norms = empty(in.batch.with({in.norms()}), aoti_torch_dtype_float64(), x);
-  std::optional<Decomposition> decomposition;
-  if (in.is_double() && in.batch.count > 0) decomposition = svd(in, row_norms);
+  const Tensor values = new_floats(in.batch.with({in.n}), x);
+  const Tensor gram = new_doubles(in.batch.with({kept, kept}), x);
+  const Tensor row_norms = new_doubles(in.batch.with({in.norms()}), x);
   const int64_t work = in.n * in.n * (in.b + in.d);
   for_each_matrix(in.batch.count, work, [&](int64_t i, Workspace& workspace, const Pool& pool) {
-    double* g = need_gradient ? doubles(gram) + i * in.n * in.n : nullptr;
-    std::vector<double> s(size_t(in.n), NAN);
-    if (!decomposition) {
-      kernels().singular_values(in.at(i), s.data(), g, doubles(row_norms) + i * in.norms(), workspace, pool);
-    } else {
-      if (decomposition->finite[size_t(i)]) std::copy_n(doubles(decomposition->values) + i * in.n, in.n, s.data());
-      if (g != nullptr) std::fill_n(g, in.n * in.n, 0.0);  // the backward decomposes E again instead
-    }
-    for (int64_t k = 0; k < in.n; ++k) write(values, i * in.n + k, s[size_t(k)]);
+    double* norms = doubles(row_norms) + i * in.norms();
+    std::vector<double> s(size_t(in.n), 0.0);
+    if (need_gradient)
+      kernels().singular_values_with_gram(in.at(i), s.data(), doubles(gram) + i * in.n * in.n, norms, workspace, pool);
+    else
+      kernels().singular_values(in.at(i), s.data(), norms, workspace, pool);
+    for (int64_t k = 0; k < in.n; ++k) floats(values)[i * in.n + k] = float(s[size_t(k)]);
   });
   return {values, gram, row_norms};
-}
-
-// dX = U diag(g) V' = E W_g with W_g = V diag(g / s) V', from the eigenvectors of the Gram matrix (wide: W_g E).
-Tensor singular_values_backward_cpu(const Tensor grad, const Tensor x, const Tensor gram_, const Tensor row_norms_,
-                                    bool normalize, bool center) {
-  const Matrices in("singular_values_backward", x, normalize, center);
-  check_kept("singular_values_backward", "gram", gram_, in.batch.count, in.n * in.n);
-  check_kept("singular_values_backward", "row_norms", row_norms_, in.batch.count, in.norms());
-  check_grad("singular_values_backward", grad, in.batch.count, in.n);
-  const Tensor row_norms = torch::stable::contiguous(row_norms_), dx = empty(in.batch.with({in.b, in.d}), in.dtype, x);
-  if (in.batch.count == 0) return dx;
-  const Batch grads(grad, 1);
-  const auto g = [&](int64_t i, int64_t k) { return read(grad, grads.offset(i) + k * grad.stride(-1)); };
-  const Tensor weight = empty({in.batch.count, in.n, in.n}, aoti_torch_dtype_float64(), x);
-  if (in.is_double()) {
-    const Decomposition decomposition = svd(in, row_norms);
-    for_each_matrix(in.batch.count, in.n * in.n * in.n, [&](int64_t i, Workspace& workspace, const Pool&) {
-      const auto factor = over_singular_values(doubles(decomposition.values) + i * in.n, in.n, std::max(in.b, in.d),
-                                               [&](int64_t k) { return g(i, k); });
-      weight_from_svd(in, decomposition, i, factor, doubles(weight) + i * in.n * in.n, workspace);
-    });
-  } else {
-    const Tensor gram = torch::stable::clone(gram_);
-    std::vector<char> finite(size_t(in.batch.count), 1);
-    for (int64_t i = 0; i < in.batch.count; ++i)
-      finite[size_t(i)] = zero_unless_finite(doubles(gram) + i * in.n * in.n, in.n * in.n);
-    std::array<StableIValue, 2> stack{torch::stable::detail::from(gram), torch::stable::detail::from(std::string("L"))};
-    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linalg_eigh", "", stack.data(), TORCH_ABI_VERSION));
-    const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);
-    const Tensor vectors = torch::stable::detail::to<Tensor>(stack[1]);
-    const int64_t per_matrix = in.n * in.n, m = in.batch.count;
-    const int64_t matrix_stride = vectors.dim() > 2 && m > 1 ? vectors.stride(-3) : per_matrix;
-    for_each_matrix(m, in.n * in.n * in.n, [&](int64_t i, Workspace& workspace, const Pool&) {
-      const double* lambda = doubles(values) + i * in.n;  // ascending
-      // The shift of the stage `spectral`, so that |P| <= 1 + 1e-8 here too where s is rounding noise.
-      const double shift = 4 * std::numeric_limits<double>::epsilon() * lambda[in.n - 1];
-      std::vector<double> factor(size_t(in.n), 0.0);
-      for (int64_t k = 0; k < in.n && shift > 0; ++k)
-        factor[size_t(k)] = g(i, in.n - 1 - k) / std::sqrt(std::max(lambda[k], 0.0) + shift);
-      double* w = doubles(weight) + i * per_matrix;
-      kernels().sum_of_outer_products(doubles(vectors) + i * matrix_stride, vectors.stride(-1), vectors.stride(-2),
-                                      factor.data(), in.n, w, workspace);
-      if (!finite[size_t(i)]) std::fill_n(w, per_matrix, NAN);
-    });
-  }
-  run_backward(in, weight, row_norms, dx, nullptr);
-  return dx;
 }
 
 }  // namespace
@@ -165,7 +123,6 @@ STABLE_TORCH_LIBRARY_IMPL(svmax, CPU, m) {
   m.impl("backward", TORCH_BOX(&svmax::backward_cpu));
   m.impl("objective", TORCH_BOX(&svmax::objective_cpu));
   m.impl("singular_values", TORCH_BOX(&svmax::singular_values_cpu));
-  m.impl("singular_values_backward", TORCH_BOX(&svmax::singular_values_backward_cpu));
 }
 
 // For svmax_ops/backends/native.py, through ctypes: `svmax info` names the instruction set, and the tests run them all.

@@ -15,10 +15,10 @@ struct GramWorkspace {
   Buffer<double> packed, mean, row;
 };
 
-// p [d, b] = rows [0, b) of E as columns, for the wide case: terms of EE' run over the columns of X.
+// p [d, b] = E', for the wide case: terms of EE' run over the columns of X.
 template <typename scalar_t>
-inline void pack_columns(const Rows<scalar_t>& rows, const double* row_norms, const double* mean, double* p,
-                         int64_t p_row, double* row) {
+inline void pack_e_transposed(const Rows<scalar_t>& rows, const double* row_norms, const double* mean, double* p,
+                              int64_t p_row, double* row) {
   constexpr int64_t kBlock = 8;  // rows transposed together, so that a whole cache line is written at a time
   const int64_t d = rows.d;
   for (int64_t i = 0; i < p_row; i += kBlock) {
@@ -45,7 +45,7 @@ void gram_panels(const Rows<scalar_t>& rows, const Panels<double>& g, double* ro
   const int64_t p_row = leading_dimension<double>(n);
   if (!is_tall(b, d, rows.center)) {
     double* p = space.packed.reserve(d * p_row);
-    pack_columns(rows, row_norms, mean, p, p_row, row);
+    pack_e_transposed(rows, row_norms, mean, p, p_row, row);
     return add_products(p, p, p_row, d, g, false, pool);
   }
   const int64_t numbers = pool.threads > 1 ? kPackedNumbersForThreads : kPackedNumbers;
@@ -53,7 +53,7 @@ void gram_panels(const Rows<scalar_t>& rows, const Panels<double>& g, double* ro
   double* p = space.packed.reserve(smaller(block, b) * p_row);
   for (int64_t i = 0; i < b; i += block) {
     const int64_t end = smaller(i + block, b);
-    pack_rows(rows, i, end, row_norms, mean, p, p_row, row);
+    pack_e(rows, i, end, row_norms, mean, p, p_row, row);
     add_products(p, p, p_row, end - i, g, i > 0, pool);
   }
 }

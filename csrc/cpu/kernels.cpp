@@ -17,106 +17,110 @@ struct Spaces {
 Spaces& spaces(Workspace& workspace) { return reinterpret_cast<Spaces&>(workspace); }
 
 template <typename scalar_t>
-Rows<scalar_t> rows_of(const Input& input) {
-  return {static_cast<const scalar_t*>(input.x),
-          input.b,
-          input.d,
-          input.row_stride,
-          input.column_stride,
-          input.normalize,
-          input.center};
+Rows<scalar_t> rows_of(const MatrixView& matrix) {
+  return {static_cast<const scalar_t*>(matrix.x),
+          matrix.b,
+          matrix.d,
+          matrix.row_stride,
+          matrix.column_stride,
+          matrix.normalize,
+          matrix.center};
 }
 
-// f(rows) with the rows in the input's own type.
+// f(rows) with the rows in the matrix's own type.
 template <typename F>
-void with_rows(const Input& input, const F& f) {
-  switch (input.scalar) {
+void with_rows(const MatrixView& matrix, const F& f) {
+  switch (matrix.scalar) {
     case Scalar::Half:
-      return f(rows_of<Half>(input));
+      return f(rows_of<Half>(matrix));
     case Scalar::BFloat16:
-      return f(rows_of<BFloat16>(input));
+      return f(rows_of<BFloat16>(matrix));
     case Scalar::Float:
-      return f(rows_of<float>(input));
+      return f(rows_of<float>(matrix));
     case Scalar::Double:
-      return f(rows_of<double>(input));
+      return f(rows_of<double>(matrix));
   }
 }
 
-// The Gram matrix of the input in the spectral stage's own memory.
-Panels<double> gram_in_place(const Input& input, double* row_norms, Spaces& space, const Pool& pool) {
-  const int64_t n = smaller(input.b, input.d);
+// The Gram matrix in the spectral stage's own memory.
+Panels<double> gram_in_place(const MatrixView& matrix, double* row_norms, Spaces& space, const Pool& pool) {
+  const int64_t n = smaller(matrix.b, matrix.d);
   const Panels<double> g(space.spectral.g.reserve(Panels<double>::size(n)), n);
-  with_rows(input, [&](const auto& rows) { gram_panels(rows, g, row_norms, space.gram, pool); });
+  with_rows(matrix, [&](const auto& rows) { gram_panels(rows, g, row_norms, space.gram, pool); });
   return g;
 }
 
-void gram(const Input& input, double* out, double* row_norms, Workspace& workspace, const Pool& pool) {
-  gram_in_place(input, row_norms, spaces(workspace), pool).write_symmetric(1.0, out);
+void gram(const MatrixView& matrix, double* out, double* row_norms, Workspace& workspace, const Pool& pool) {
+  gram_in_place(matrix, row_norms, spaces(workspace), pool).write_symmetric(1.0, out);
 }
 
-double spectral(const double* gram, int64_t n, double* inverse_sqrt, const QuadratureTable& table, Workspace& workspace,
-                const Pool& pool) {
-  SpectralWorkspace& space = spaces(workspace).spectral;
+Tridiagonal reduce_copy(const double* gram, int64_t n, SpectralWorkspace& space) {
   const Panels<double> g(space.g.reserve(Panels<double>::size(n)), n);
   g.read_symmetric(gram);
-  const Tridiagonal t = reduce(g, space);
-  return nuclear_norm_and_inverse_sqrt(t, inverse_sqrt, [](double) { return 1.0; }, table, space, pool);
+  return reduce(g, space);
 }
 
-double objective(const Input& input, const Objective& objective, double* weight, double* row_norms,
-                 const QuadratureTable& table, Workspace& workspace, const Pool& pool) {
+double spectral(const double* gram, int64_t n, const QuadratureTable& table, Workspace& workspace, const Pool&) {
+  SpectralWorkspace& space = spaces(workspace).spectral;
+  PoleFactors factors;
+  return nuclear_norm(reduce_copy(gram, n, space), table, factors, space);
+}
+
+double spectral_with_inverse_sqrt(const double* gram, int64_t n, double* w, bool* in_float32,
+                                  const QuadratureTable& table, Workspace& workspace, const Pool& pool) {
+  SpectralWorkspace& space = spaces(workspace).spectral;
+  const Tridiagonal t = reduce_copy(gram, n, space);
+  PoleFactors factors;
+  const double norm = nuclear_norm(t, table, factors, space);
+  *in_float32 = inverse_sqrt(t, factors, 1.0, w, space, pool);
+  return norm;
+}
+
+double objective(const MatrixView& matrix, const Objective& objective, double* row_norms, const QuadratureTable& table,
+                 Workspace& workspace, const Pool& pool) {
   Spaces& space = spaces(workspace);
-  const Tridiagonal t = reduce(gram_in_place(input, row_norms, space, pool), space.spectral);
-  const auto slope = [&](double norm) { return objective.slope(norm); };
-  return objective.value(nuclear_norm_and_inverse_sqrt(t, weight, slope, table, space.spectral, pool));
+  const Tridiagonal t = reduce(gram_in_place(matrix, row_norms, space, pool), space.spectral);
+  PoleFactors factors;
+  return objective.value(nuclear_norm(t, table, factors, space.spectral));
 }
 
-void backward(const Input& input, double grad, const double* weight, const double* row_norms, void* dx,
-              Workspace& workspace, const Pool& pool) {
-  with_rows(input, [&](const auto& rows) {
-    backward_rows(rows, grad, weight, row_norms, dx, spaces(workspace).backward, pool);
+double objective_with_weight(const MatrixView& matrix, const Objective& objective, double* weight, bool* in_float32,
+                             double* row_norms, const QuadratureTable& table, Workspace& workspace, const Pool& pool) {
+  Spaces& space = spaces(workspace);
+  const Tridiagonal t = reduce(gram_in_place(matrix, row_norms, space, pool), space.spectral);
+  PoleFactors factors;
+  const double norm = nuclear_norm(t, table, factors, space.spectral);
+  *in_float32 = inverse_sqrt(t, factors, objective.slope(norm), weight, space.spectral, pool);
+  return objective.value(norm);
+}
+
+void backward(const MatrixView& matrix, double grad, const double* weight, bool in_float32, const double* row_norms,
+              void* dx, Workspace& workspace, const Pool& pool) {
+  with_rows(matrix, [&](const auto& rows) {
+    backward_rows(rows, grad, weight, in_float32, row_norms, dx, spaces(workspace).backward, pool);
   });
 }
 
-void singular_values(const Input& input, double* values, double* gram, double* row_norms, Workspace& workspace,
-                     const Pool& pool) {
-  Spaces& space = spaces(workspace);
-  const Panels<double> g = gram_in_place(input, row_norms, space, pool);
-  if (gram != nullptr) g.write_symmetric(1.0, gram);
-  const Tridiagonal t = reduce(g, space.spectral);
+void values_of(const Panels<double>& g, double* values, SpectralWorkspace& space) {
+  const Tridiagonal t = reduce(g, space);
   if (t.scale > 0)
-    roots_of_eigenvalues(t, values, space.spectral);
+    roots_of_eigenvalues(t, values, space);
   else
     for (int64_t i = 0; i < t.n; ++i) values[i] = t.scale;
 }
 
-void embeddings(const Input& input, double* e, double* row_norms, Workspace& workspace) {
-  GramWorkspace& space = spaces(workspace).gram;
-  with_rows(input, [&](const auto& rows) {
-    double* mean = space.mean.reserve(rows.d);
-    double* row = space.row.reserve(rows.d);
-    norms_and_mean(rows, row_norms, mean, row);
-    pack_rows(rows, 0, rows.b, row_norms, mean, e, rows.d, row);
-    if (rows.center) center_again(e, rows.b, rows.d, mean);
-  });
+void singular_values(const MatrixView& matrix, double* values, double* row_norms, Workspace& workspace,
+                     const Pool& pool) {
+  Spaces& space = spaces(workspace);
+  values_of(gram_in_place(matrix, row_norms, space, pool), values, space.spectral);
 }
 
-void sum_of_outer_products(const double* vectors, int64_t vector_stride, int64_t entry_stride, const double* factor,
-                           int64_t n, double* out, Workspace& workspace) {
-  SpectralWorkspace& space = spaces(workspace).spectral;
-  const int64_t row = leading_dimension<double>(n);
-  double* v = space.w.reserve(n * row);
-  double* scaled = space.reflectors.reserve(n * row);
-  double* sum = space.panels.reserve(n * row);
-  for (int64_t k = 0; k < n; ++k)
-    for (int64_t i = 0; i < row; ++i) {
-      const double x = i < n ? vectors[k * vector_stride + i * entry_stride] : 0;
-      v[k * row + i] = x;
-      scaled[k * row + i] = factor[k] * x;
-    }
-  product<double>(n, n, n, v, 1, row, scaled, row, sum, row, false);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j <= i; ++j) out[i * n + j] = out[j * n + i] = sum[i * row + j];
+void singular_values_with_gram(const MatrixView& matrix, double* values, double* gram, double* row_norms,
+                               Workspace& workspace, const Pool& pool) {
+  Spaces& space = spaces(workspace);
+  const Panels<double> g = gram_in_place(matrix, row_norms, space, pool);
+  g.write_symmetric(1.0, gram);
+  values_of(g, values, space.spectral);
 }
 
 int64_t workspace_bytes(const Workspace& workspace) {
@@ -134,9 +138,17 @@ void delete_workspace(Workspace* workspace) { delete reinterpret_cast<Spaces*>(w
 
 }  // namespace
 
-const Kernels kernels = {
-    new_workspace, delete_workspace,      gram,           spectral, backward, objective, singular_values,
-    embeddings,    sum_of_outer_products, workspace_bytes};
+const Kernels kernels = {.new_workspace = new_workspace,
+                         .delete_workspace = delete_workspace,
+                         .gram = gram,
+                         .spectral = spectral,
+                         .spectral_with_inverse_sqrt = spectral_with_inverse_sqrt,
+                         .backward = backward,
+                         .objective = objective,
+                         .objective_with_weight = objective_with_weight,
+                         .singular_values = singular_values,
+                         .singular_values_with_gram = singular_values_with_gram,
+                         .workspace_bytes = workspace_bytes};
 
 }  // namespace SVMAX_ISA
 }  // namespace svmax

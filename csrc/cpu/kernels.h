@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "../input.h"
+#include "../matrix_view.h"
 #include "../objective.h"
 #include "../quadrature.h"
 #include "pool.h"
@@ -16,29 +16,27 @@ struct Kernels {
   void (*delete_workspace)(Workspace*);
 
   // Stage `gram`: gram [n, n], row_norms [b] (when normalised), contiguous.
-  void (*gram)(const Input&, double* gram, double* row_norms, Workspace&, const Pool&);
+  void (*gram)(const MatrixView&, double* gram, double* row_norms, Workspace&, const Pool&);
 
-  // Stage `spectral`: the nuclear norm, and inverse_sqrt [n, n] unless that is null. Reads gram [n, n], contiguous.
-  double (*spectral)(const double* gram, int64_t n, double* inverse_sqrt, const QuadratureTable&, Workspace&,
-                     const Pool&);
+  // Stage `spectral`: the nuclear norm; with inverse_sqrt [n, n] and its precision. Reads gram [n, n], contiguous.
+  double (*spectral)(const double* gram, int64_t n, const QuadratureTable&, Workspace&, const Pool&);
+  double (*spectral_with_inverse_sqrt)(const double* gram, int64_t n, double* inverse_sqrt, bool* in_float32,
+                                       const QuadratureTable&, Workspace&, const Pool&);
 
   // Stage `backward`: dx [b, d] contiguous = grad * (E W or W E), through the normalisation.
-  void (*backward)(const Input&, double grad, const double* weight, const double* row_norms, void* dx, Workspace&,
-                   const Pool&);
+  void (*backward)(const MatrixView&, double grad, const double* weight, bool in_float32, const double* row_norms,
+                   void* dx, Workspace&, const Pool&);
 
-  // `gram` and `spectral` in one, without the Gram matrix in between: returns f(N); weight = f'(N) W unless null.
-  double (*objective)(const Input&, const Objective&, double* weight, double* row_norms, const QuadratureTable&,
-                      Workspace&, const Pool&);
+  // `gram` and `spectral` in one, without the Gram matrix in between: f(N); with weight = f'(N) W and its precision.
+  double (*objective)(const MatrixView&, const Objective&, double* row_norms, const QuadratureTable&, Workspace&,
+                      const Pool&);
+  double (*objective_with_weight)(const MatrixView&, const Objective&, double* weight, bool* in_float32,
+                                  double* row_norms, const QuadratureTable&, Workspace&, const Pool&);
 
-  // Singular values [n], descending; gram [n, n] is kept for the backward unless null.
-  void (*singular_values)(const Input&, double* values, double* gram, double* row_norms, Workspace&, const Pool&);
-
-  // The rows of E [b, d] in float64: what torch.linalg gets for float64 input.
-  void (*embeddings)(const Input&, double* e, double* row_norms, Workspace&);
-
-  // out [n, n] = sum_k factor[k] v_k v_k', for n vectors of n entries: W from singular vectors or eigenvectors.
-  void (*sum_of_outer_products)(const double* vectors, int64_t vector_stride, int64_t entry_stride,
-                                const double* factor, int64_t n, double* out, Workspace&);
+  // Singular values [n], descending; with the gram [n, n] that they are of.
+  void (*singular_values)(const MatrixView&, double* values, double* row_norms, Workspace&, const Pool&);
+  void (*singular_values_with_gram)(const MatrixView&, double* values, double* gram, double* row_norms, Workspace&,
+                                    const Pool&);
 
   int64_t (*workspace_bytes)(const Workspace&);
 };

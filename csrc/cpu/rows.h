@@ -90,10 +90,10 @@ inline void read_embedding(const Rows<scalar_t>& rows, int64_t i, const double* 
     for (int64_t j = 0; j < rows.d; ++j) row[j] -= mean[j];
 }
 
-// e[i - begin, :] for rows [begin, end) as T, leading dimension e_row, zeros up to it.
+// e[i - begin, :]: rows [begin, end) of E as T, leading dimension e_row, zeros up to it.
 template <typename T, typename scalar_t>
-void pack_rows(const Rows<scalar_t>& rows, int64_t begin, int64_t end, const double* row_norms, const double* mean,
-               T* e, int64_t e_row, double* row) {
+void pack_e(const Rows<scalar_t>& rows, int64_t begin, int64_t end, const double* row_norms, const double* mean, T* e,
+            int64_t e_row, double* row) {
   for (int64_t i = begin; i < end; ++i) {
     T* out = e + (i - begin) * e_row;
     if constexpr (std::is_same_v<T, double>) {
@@ -104,17 +104,6 @@ void pack_rows(const Rows<scalar_t>& rows, int64_t begin, int64_t end, const dou
     }
     for (int64_t j = rows.d; j < e_row; ++j) out[j] = T(0);
   }
-}
-
-// e [b, d] less the mean that rounding has left it: at collapse onto one direction the rounding of the mean is large
-// beside E, and an SVD would find it as a singular value of its own.
-inline void center_again(double* e, int64_t b, int64_t d, double* mean) {
-  std::memset(mean, 0, size_t(d) * sizeof(double));
-  for (int64_t i = 0; i < b; ++i)
-    for (int64_t j = 0; j < d; ++j) mean[j] += e[i * d + j];
-  for (int64_t j = 0; j < d; ++j) mean[j] /= double(b);
-  for (int64_t i = 0; i < b; ++i)
-    for (int64_t j = 0; j < d; ++j) e[i * d + j] -= mean[j];
 }
 
 // dx = (g - (g.e) e) / |x|                                   (ALGORITHM.md, "through normalisation")

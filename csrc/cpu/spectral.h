@@ -92,56 +92,64 @@ inline void roots_of_eigenvalues(const Tridiagonal& t, double* values, SpectralW
   }
 }
 
-template <typename T>
-inline void inverse_sqrt_as(const Tridiagonal& t, const Poles& poles, const double* ratio, const double* inverse,
-                            double factor, bool round_to_float, double* out, Buffer<T>& w_memory, Buffer<T>& panels,
-                            const Pool& pool) {
-  const int64_t n = t.n;
-  const Panels<T> w(w_memory.reserve(Panels<T>::size(n)), n);
-  sum_poles(poles, ratio, inverse, w, pool);
-  if (n < kLargeTransform)
-    back_transform<16>(w, t.reflectors, t.row, t.beta, panels, pool);
-  else
-    back_transform<32>(w, t.reflectors, t.row, t.beta, panels, pool);
-  // backward.h multiplies in float32 when all of W is a float32 number: this is how it is told.
-  if (round_to_float)
-    w.template write_symmetric<float>(factor / std::sqrt(t.scale), out);
-  else
-    w.template write_symmetric<double>(factor / std::sqrt(t.scale), out);
-}
-
-// The nuclear norm; then slope(N) times W into inverse_sqrt [n, n], unless that is null.
-template <typename Slope>
-double nuclear_norm_and_inverse_sqrt(const Tridiagonal& t, double* inverse_sqrt, const Slope& slope,
-                                     const QuadratureTable& table, SpectralWorkspace& space, const Pool& pool) {
-  const int64_t n = t.n;
-  if (!(t.scale > 0)) {  // a zero matrix: N = 0, and the subgradient of smallest norm; else NaN throughout
-    if (inverse_sqrt != nullptr)
-      for (int64_t i = 0; i < n * n; ++i) inverse_sqrt[i] = t.scale;
-    return t.scale;
-  }
+// What W takes besides T: the poles, and the factors of (T + shift + pole)^(-1) for each.
+struct PoleFactors {
   Poles poles;
+  double *ratio, *inverse;  // [n, poles.stride], see factor_poles
+};
+
+// The nuclear norm, and the factors for inverse_sqrt.
+inline double nuclear_norm(const Tridiagonal& t, const QuadratureTable& table, PoleFactors& factors,
+                           SpectralWorkspace& space) {
+  const int64_t n = t.n;
+  if (!(t.scale > 0)) return t.scale;  // a zero matrix: N = 0; else NaN
+  Poles& poles = factors.poles;
   choose_poles(t.diagonal, t.off, n, table, poles);
-  double* ratio = space.poles.reserve(2 * n * poles.stride);
-  double* inverse = ratio + n * poles.stride;
-  double norm = std::sqrt(t.scale) * factor_poles(t.diagonal, t.off, n, poles, ratio, inverse);
+  factors.ratio = space.poles.reserve(2 * n * poles.stride);
+  factors.inverse = factors.ratio + n * poles.stride;
+  double norm = std::sqrt(t.scale) * factor_poles(t.diagonal, t.off, n, poles, factors.ratio, factors.inverse);
   if (!(poles.highest <= kConditionForEigenvalues * poles.lowest)) {
     double* values = space.w.reserve(n);
     roots_of_eigenvalues(t, values, space);
     norm = 0;
     for (int64_t i = n - 1; i >= 0; --i) norm += values[i];
   }
-  if (inverse_sqrt == nullptr) return norm;
-  const double spread = std::sqrt(trace(t) * inverse_trace(t.diagonal, t.off, n, poles.shift)) / double(n);
-  const double factor = slope(norm), size = std::fabs(factor) / std::sqrt(t.scale);
-  const bool fits = size < kFloatRange && size > 1 / kFloatRange && t.scale < kFloatRange && t.scale > 1 / kFloatRange;
-  if (fits && spread <= kSpreadForFloatTransform)
-    inverse_sqrt_as<float>(t, poles, ratio, inverse, factor, true, inverse_sqrt, space.float_w, space.float_panels,
-                           pool);
-  else
-    inverse_sqrt_as<double>(t, poles, ratio, inverse, factor, fits && spread <= kSpreadForFloatProduct, inverse_sqrt,
-                            space.w, space.panels, pool);
   return norm;
+}
+
+// w [n, n] = factor times T^(-1/2) between Q and Q', computed in T, rounded to R.
+template <typename T, typename R>
+inline void inverse_sqrt_as(const Tridiagonal& t, const PoleFactors& factors, double factor, double* w,
+                            Buffer<T>& memory, Buffer<T>& panels_memory, const Pool& pool) {
+  const Panels<T> panels(memory.reserve(Panels<T>::size(t.n)), t.n);
+  sum_poles(factors.poles, factors.ratio, factors.inverse, panels, pool);
+  if (t.n < kLargeTransform)
+    back_transform<16>(panels, t.reflectors, t.row, t.beta, panels_memory, pool);
+  else
+    back_transform<32>(panels, t.reflectors, t.row, t.beta, panels_memory, pool);
+  panels.template write_symmetric<R>(factor, w);
+}
+
+// w [n, n] = slope * W. Returns its precision: whether all of it is float32 numbers, whose products float32 will do
+// for.
+inline bool inverse_sqrt(const Tridiagonal& t, const PoleFactors& factors, double slope, double* w,
+                         SpectralWorkspace& space, const Pool& pool) {
+  const int64_t n = t.n;
+  if (!(t.scale > 0)) {  // a zero matrix has the subgradient of smallest norm; else NaN throughout
+    for (int64_t i = 0; i < n * n; ++i) w[i] = t.scale;
+    return t.scale == 0;
+  }
+  const double spread = std::sqrt(trace(t) * inverse_trace(t.diagonal, t.off, n, factors.poles.shift)) / double(n);
+  const double factor = slope / std::sqrt(t.scale), size = std::fabs(slope) / std::sqrt(t.scale);
+  const bool fits = size < kFloatRange && size > 1 / kFloatRange && t.scale < kFloatRange && t.scale > 1 / kFloatRange;
+  const bool in_float32 = fits && spread <= kSpreadForFloatProduct;
+  if (fits && spread <= kSpreadForFloatTransform)
+    inverse_sqrt_as<float, float>(t, factors, factor, w, space.float_w, space.float_panels, pool);
+  else if (in_float32)
+    inverse_sqrt_as<double, float>(t, factors, factor, w, space.w, space.panels, pool);
+  else
+    inverse_sqrt_as<double, double>(t, factors, factor, w, space.w, space.panels, pool);
+  return in_float32;
 }
 
 }  // namespace svmax::SVMAX_ISA

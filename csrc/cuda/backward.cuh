@@ -13,13 +13,27 @@ constexpr int kChunk = 16;  // terms of the product at a time
 template <int kBlockColumns>
 constexpr int kBlockRows = 4 * kBackwardThreads / kBlockColumns;
 
+// One number a matrix: dl/d(value).
+struct Grads {
+  bool double_precision;  // which of the two it is that
+  Global<const f32> f32s;
+  Global<const f64> f64s;  // points to them
+  Strides strides;
+
+  static Grads in_float32(Global<const f32> grads, const Strides& strides) { return {false, grads, {}, strides}; }
+  static Grads in_float64(Global<const f64> grads, const Strides& strides) { return {true, {}, grads, strides}; }
+  SVMAX_DEVICE f64 operator[](int64_t matrix) const {
+    const int64_t at = strides.offset(matrix);
+    return double_precision ? f64(f64s[at]) : f64(f32(f32s[at]));
+  }
+};
+
 struct BackwardOptions {
-  Global<const f32> grad;    // one number a matrix; or
-  Global<const f64> grad64;  // the same in float64
-  Strides grads;
-  Global<const f64> weight;     // [matrices, n, n]
-  Global<const f64> row_norms;  // [matrices, b] when normalised
-  Global<const f64> mean;       // [matrices, d] when centred
+  Grads grads;
+  Global<const f64> weight;       // [matrices, n, n]
+  Global<const bool> in_float32;  // [matrices] W's precision
+  Global<const f64> row_norms;    // [matrices, b] when normalised
+  Global<const f64> mean;         // [matrices, d] when centred
 };
 
 // Between two columns of the block's rows in shared memory: padded, so that a warp can write a row of it with few bank
@@ -29,43 +43,39 @@ constexpr int kLeftStride = kBlockRows<kBlockColumns> + 2;
 
 template <int kBlockColumns>
 constexpr int64_t backward_shared_bytes(int64_t n, int64_t d) {
-  const int64_t left = n * kLeftStride<kBlockColumns>, right = kChunk * kBlockColumns;
-  return left * 8 + (left * 4 + 15) / 16 * 16 + right * 12 + (d + 1) * kBlockRows<kBlockColumns> * 8;
+  return (n * kLeftStride<kBlockColumns> + kChunk * kBlockColumns + (d + 1) * kBlockRows<kBlockColumns>)*8;
 }
 
-// grid (ceil(b / kBlockRows), matrices). dx [matrices, b, d], contiguous.
-template <typename scalar_t, int kBlockColumns>
-SVMAX_KERNEL(kBackwardThreads, 2)
-backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> dx) {
+// One matrix's E, entry by entry, from entries of x.
+template <typename scalar_t>
+struct Embedding {
+  const Rows<scalar_t>& rows;
+  Global<const scalar_t> x;
+  Global<const f64> row_norms, mean;  // of this matrix
+
+  SVMAX_DEVICE f64 normalized(f64 value, f64 norm) const { return rows.normalize ? Normalizer(norm)(value) : value; }
+  SVMAX_DEVICE f64 e(f64 value, int j, f64 norm) const {
+    return rows.center ? normalized(value, norm) - mean[j] : normalized(value, norm);
+  }
+};
+
+// g [rows, d]: the block's rows, `count` from `first` on, of dl/dE = E W (tall) or W E (wide), the products taken in T.
+template <typename T, int kBlockColumns, typename scalar_t>
+SVMAX_DEVICE void multiply(const Embedding<scalar_t>& embedding, Global<const f64> w, int first, int count,
+                           const Shared<f64>& norms, const Shared<f64>& g, SharedMemory memory) {
   constexpr int kRows = kBlockRows<kBlockColumns>, kStride = kLeftStride<kBlockColumns>, kEach = 4;
+  const Rows<scalar_t>& rows = embedding.rows;
+  const Global<const scalar_t> x = embedding.x;
   const int b = int(rows.b), d = int(rows.d), n = b < d ? b : d, thread = int(threadIdx.x);
   const bool tall = is_tall(b, d, rows.center);
-  const int64_t matrix = blockIdx.y;
-  SharedMemory memory;
-  // The block's rows of E (tall) or W as columns, rows of W (tall) or E; both in float32 too, for where that will do.
-  const Shared<f64> left = memory.take<f64>(n * kStride), right = memory.take<f64>(kChunk * kBlockColumns);
-  const Shared<f32> left32 = memory.take<f32>(n * kStride), right32 = memory.take<f32>(kChunk * kBlockColumns);
-  const Shared<f64> g = memory.take<f64>(kRows * d);  // [rows, d]: dl/dE
-  const Shared<f64> norms = memory.take<f64>(kRows);
-
-  const Global<const scalar_t> x = rows.matrix(matrix);
-  const Global<const f64> w = options.weight + matrix * n * n;
-  const Global<const f64> row_norms = rows.normalize ? options.row_norms + matrix * b : options.row_norms;
-  const Global<const f64> mean = rows.center ? options.mean + matrix * d : options.mean;
-  const auto normalized = [&](f64 value, f64 norm) { return rows.normalize ? Normalizer(norm)(value) : value; };
-  const auto embedding = [&](f64 value, int j, f64 norm) {
-    return rows.center ? normalized(value, norm) - mean[j] : normalized(value, norm);
-  };
-
-  const int first = int(blockIdx.x) * kRows, count = b - first < kRows ? b - first : kRows;
-  if (thread < kRows) norms[thread] = rows.normalize && thread < count ? f64(row_norms[first + thread]) : f64(1);
-  __syncthreads();
+  // The block's rows of E (tall) or W as columns, rows of W (tall) or E.
+  const Shared<T> left = memory.take<T>(n * kStride), right = memory.take<T>(kChunk * kBlockColumns);
   for (int at = thread; at < n * kRows; at += kBackwardThreads) {
     const int k = at % n, i = at / n;
     f64 value = 0;
-    if (i < count) value = tall ? embedding(rows.at(x, first + i, k), k, norms[i]) : f64(w[int64_t(first + i) * n + k]);
-    left[k * kStride + i] = value;
-    left32[k * kStride + i] = f32(value);
+    if (i < count)
+      value = tall ? embedding.e(rows.at(x, first + i, k), k, norms[i]) : f64(w[int64_t(first + i) * n + k]);
+    left[k * kStride + i] = T(value);
   }
   __syncthreads();
 
@@ -74,35 +84,27 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
     f64 sum[kEach] = {};
     for (int k0 = 0; k0 < n; k0 += kChunk) {
       const int terms = n - k0 < kChunk ? n - k0 : kChunk;
-      // spectral.cuh has W be float32 numbers where float32 products are good enough. Never for float64 input.
-      bool narrow = sizeof(scalar_t) < sizeof(double);
-      // All reads first, and none behind a branch, so that they overlap; see load_terms in gram.cuh.
+      // All reads first, and none behind a branch, so that they overlap; see pack_e_tile in gram.cuh.
 #pragma unroll
       for (int at = thread; at < kChunk * kBlockColumns; at += kBackwardThreads) {
         const int k = k0 + at / kBlockColumns, j = j0 + at % kBlockColumns;
         const int row = k < n ? k : n - 1, column = j < d ? j : d - 1;
-        right[at] = tall ? f64(w[int64_t(row) * n + column]) : rows.at(x, row, column);
+        right[at] = T(tall ? f64(w[int64_t(row) * n + column]) : rows.at(x, row, column));
       }
       for (int at = thread; at < kChunk * kBlockColumns; at += kBackwardThreads) {
         const int k = k0 + at / kBlockColumns, j = j0 + at % kBlockColumns;
-        f64 value = k < n && j < d ? f64(right[at]) : f64(0);
-        if (tall)
-          narrow = narrow && f64(f32(value)) == value;
-        else if (k < n && j < d)
-          value = embedding(value, j, rows.normalize ? f64(row_norms[k]) : f64(1));
-        right[at] = value;
-        right32[at] = f32(value);
+        if (k >= n || j >= d)
+          right[at] = T(0);
+        else if (!tall)
+          right[at] = T(embedding.e(f64(T(right[at])), j, rows.normalize ? f64(embedding.row_norms[k]) : f64(1)));
       }
-      if (!tall) {
-        for (int at = k0 * kStride + thread; at < (k0 + terms) * kStride; at += kBackwardThreads)
-          narrow = narrow && (at % kStride >= kRows || f64(left32[at]) == left[at]);
-      }
-      if (__syncthreads_and(narrow)) {
-        f32 part[kEach] = {};
+      __syncthreads();
+      if constexpr (sizeof(T) < sizeof(f64)) {
+        T part[kEach] = {};
         for (int k = 0; k < terms; ++k) {
-          const f32 factor = right32[k * kBlockColumns + mine];
+          const T factor = right[k * kBlockColumns + mine];
 #pragma unroll
-          for (int e = 0; e < kEach; ++e) part[e] = fma(f32(left32[(k0 + k) * kStride + i0 + e]), factor, part[e]);
+          for (int e = 0; e < kEach; ++e) part[e] = fma(T(left[(k0 + k) * kStride + i0 + e]), factor, part[e]);
         }
 #pragma unroll
         for (int e = 0; e < kEach; ++e) sum[e] = sum[e] + f64(part[e]);
@@ -124,23 +126,49 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
       if (j0 + mine < d) g[(i0 + e) * d + j0 + mine] = sum[e];
   }
   __syncthreads();
+}
+
+// grid (ceil(b / kBlockRows), matrices). dx [matrices, b, d], contiguous.
+template <typename scalar_t, int kBlockColumns>
+SVMAX_KERNEL(kBackwardThreads, 2)
+backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> dx) {
+  constexpr int kRows = kBlockRows<kBlockColumns>;
+  const int b = int(rows.b), d = int(rows.d), n = b < d ? b : d, thread = int(threadIdx.x);
+  const int64_t matrix = blockIdx.y;
+  SharedMemory memory;
+  const Shared<f64> g = memory.take<f64>(kRows * d);  // [rows, d]: dl/dE
+  const Shared<f64> norms = memory.take<f64>(kRows);
+  const Global<const scalar_t> x = rows.matrix(matrix);
+  const Embedding<scalar_t> embedding{rows, x, rows.normalize ? options.row_norms + matrix * b : options.row_norms,
+                                      rows.center ? options.mean + matrix * d : options.mean};
+  const int first = int(blockIdx.x) * kRows, count = b - first < kRows ? b - first : kRows;
+  if (thread < kRows)
+    norms[thread] = rows.normalize && thread < count ? f64(embedding.row_norms[first + thread]) : f64(1);
+  __syncthreads();
+
+  // float64 x has digits that float32 products would lose, and so has W where its mean row was taken off.
+  const Global<const f64> w = options.weight + matrix * n * n;
+  const bool digits = sizeof(scalar_t) == sizeof(double) || (rows.center && !is_tall(b, d, rows.center));
+  if (!digits && options.in_float32[matrix])
+    multiply<f32, kBlockColumns>(embedding, w, first, count, norms, g, memory);
+  else
+    multiply<f64, kBlockColumns>(embedding, w, first, count, norms, g, memory);
 
   // dx = (g - (g.e) e) / |x|: the projection is on the row before centring. One warp a row.
-  const int64_t grad_at = options.grads.offset(rows.first + matrix);
-  const f64 grad = options.grad != nullptr ? f64(f32(options.grad[grad_at])) : f64(options.grad64[grad_at]);
+  const f64 grad = options.grads[rows.first + matrix];
   for (int i = warp_index(); i < count; i += kBackwardThreads / kWarp) {
     const Global<scalar_t> out = dx + (matrix * b + first + i) * d;
     const f64 norm = norms[i];
     f64 along = 0, factor = grad;
     if (rows.normalize) {
       for (int j = lane_index(); j < d; j += kWarp)
-        along = fma(g[i * d + j], normalized(rows.at(x, first + i, j), norm), along);
+        along = fma(g[i * d + j], embedding.normalized(rows.at(x, first + i, j), norm), along);
       along = warp_sum(along);
       factor = grad / norm;
     }
     for (int j = lane_index(); j < d; j += kWarp) {
       f64 value = g[i * d + j];
-      if (rows.normalize) value = fma(-along, normalized(rows.at(x, first + i, j), norm), value);
+      if (rows.normalize) value = fma(-along, embedding.normalized(rows.at(x, first + i, j), norm), value);
       value = value * factor;
       // A zero row has no direction: its gradient is zero by contract. Written ==, so that a NaN norm makes it NaN.
       out[j] = from_f64<scalar_t>(rows.normalize && norm == 0 ? f64(0) : value);

@@ -1,9 +1,17 @@
 // Eigenvalues of a tridiagonal matrix by sections on the signs of the minors of T - x I: a fixed number of rounds for
 // all of them at once, where QL would be one thread's work.
 #pragma once
-#include "team.cuh"
+#include "threads_of_matrix.cuh"
 
 namespace svmax::cuda {
+
+// A bound of the eigenvalues' sizes of the tridiagonal T, in every lane of the warp that calls it.
+SVMAX_DEVICE f64 gershgorin(const Shared<f64>& diagonal, const Shared<f64>& off, int n) {
+  f64 reach = 0;
+  for (int i = lane_index(); i < n; i += kWarp)
+    reach = larger_or_nan(reach, fabs(diagonal[i]) + fabs(off[i]) + (i > 0 ? fabs(off[i - 1]) : f64(0)));
+  return warp_max(reach);
+}
 
 // Absolute error a few eps times the largest: 2 M is cut to 2 M / 2^59.
 constexpr int kEigenvalueBits = 59;

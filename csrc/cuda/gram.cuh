@@ -19,17 +19,17 @@ constexpr int gram_shared_bytes() {
 
 struct GramOptions {
   Global<f64> partial;      // [matrices, splits, n, n]
-  Global<f64> row_norms;    // [matrices, b]: written here, but read when `mean` is given
-  Global<const f64> mean;   // [matrices, d], null when not centred
+  Global<f64> row_norms;    // [matrices, b]: written here, but read when centred
+  Global<const f64> mean;   // [matrices, d] when centred
   int64_t terms_per_split;  // a multiple of kGramDepth
 };
 
 // terms[k * kTileRow + i] = E's entry k of the sum for row i of the tile: of column first + i when tall, else of row
 // first + i.
 template <typename scalar_t>
-SVMAX_DEVICE void load_terms(const Rows<scalar_t>& rows, Global<const scalar_t> x, bool tall, int64_t first,
-                             int64_t begin, int count, const Shared<f64>& norms, Global<const f64> mean,
-                             const Shared<f64>& terms) {
+SVMAX_DEVICE void pack_e_tile(const Rows<scalar_t>& rows, Global<const scalar_t> x, bool tall, int64_t first,
+                              int64_t begin, int count, const Shared<f64>& norms, Global<const f64> mean,
+                              const Shared<f64>& terms) {
   constexpr int kTogether = 4;
   const int64_t n = tall ? rows.d : rows.b;
   // A few reads at a time before anything is done with them, and none behind a branch, so that they overlap: a division
@@ -106,8 +106,9 @@ gram_kernel(Rows<scalar_t> rows, GramOptions options) {
       }
       __syncthreads();
     }
-    load_terms(rows, x, tall, first_row, at, count, tall ? norms_of_terms : norms_left, mean, left);
-    if (!diagonal) load_terms(rows, x, tall, first_column, at, count, tall ? norms_of_terms : norms_right, mean, other);
+    pack_e_tile(rows, x, tall, first_row, at, count, tall ? norms_of_terms : norms_left, mean, left);
+    if (!diagonal)
+      pack_e_tile(rows, x, tall, first_column, at, count, tall ? norms_of_terms : norms_right, mean, other);
     __syncthreads();
     const Shared<f64> right = diagonal ? left : other;
     f64 sum[kEach][kEach] = {};

@@ -2,7 +2,7 @@
 // makes W of. No eigenvector, no iteration, no convergence test (ALGORITHM.md, way 1).
 #pragma once
 #include "../quadrature.h"
-#include "team.cuh"
+#include "eigenvalues.cuh"
 
 namespace svmax::cuda {
 
@@ -15,11 +15,10 @@ struct Factors {
   Global<f64> beta;            // [matrices, n]
   Global<f64> ratio, inverse;  // [matrices, n, kPoleStride]: of (T + shift + a_j)^(-1), see factor_poles
   Global<f64> plan;            // [matrices, kPlan]
+  Global<bool> in_float32;     // [matrices] W's precision, as the ops return it
 
   // Entries of `plan`: the number of poles, what W is multiplied by at last, and its Precision.
   static constexpr int kCount = 0, kFactor = 1, kPrecision = 2, kPlan = 4;
-
-  SVMAX_DEVICE bool wanted() const { return plan != nullptr; }
 };
 
 // What W is worth computing in, see spectral.cuh.

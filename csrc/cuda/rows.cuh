@@ -1,6 +1,6 @@
 // Rows of the input, read in their own type and made float64: norm, mean, normalisation, centring.
 #pragma once
-#include "../input.h"
+#include "../matrix_view.h"
 #include "device.cuh"
 
 namespace svmax::cuda {
@@ -117,19 +117,20 @@ mean_kernel(Rows<scalar_t> rows, Global<f64> row_norms, Global<f64> mean) {
 }
 
 // E as a matrix of its own, for what no block holds: the same bits that gram_kernel and backward_kernel work with.
-constexpr int kEmbedWarps = 8;
+constexpr int kPackWarps = 8;
 
-struct EmbedOptions {
+struct PackOptions {
   Global<f64> row_norms;   // [matrices, b] when normalised
   bool norms_given;        // read row_norms, do not write them
   Global<const f64> mean;  // [matrices, d] when centred
 };
 
-// grid (ceil(b / kEmbedWarps), matrices); normalized, e [matrices, b, d]: without and with the mean row taken off.
+// grid (ceil(b / kPackWarps), matrices); normalized, e [matrices, b, d]: without and with the mean row taken off. One
+// and the same where rows are not centred.
 template <typename scalar_t>
-SVMAX_KERNEL(kEmbedWarps* kWarp, 2)
-embed_kernel(Rows<scalar_t> rows, EmbedOptions options, Global<f64> normalized, Global<f64> e) {
-  const int64_t i = int64_t(blockIdx.x) * kEmbedWarps + warp_index(), matrix = blockIdx.y;
+SVMAX_KERNEL(kPackWarps* kWarp, 2)
+pack_e_kernel(Rows<scalar_t> rows, PackOptions options, Global<f64> normalized, Global<f64> e) {
+  const int64_t i = int64_t(blockIdx.x) * kPackWarps + warp_index(), matrix = blockIdx.y;
   if (i >= rows.b) return;
   const Global<const scalar_t> x = rows.matrix(matrix);
   f64 norm = 1;

@@ -18,15 +18,40 @@ constexpr double kFloatRange = 1e15;
 // this part of it the norm comes from eigenvalues; the poles themselves are good to 4e-9.
 constexpr double kErrorForEigenvalues = 1e-8;
 
+// What a launch is to find of each matrix.
+enum class Result {
+  Objective,       // by spectral_kernel: f(N)
+  NuclearNorm,     // by spectral_kernel: N
+  SingularValues,  // by singular_values_kernel: all of them
+  LostNorm,        // by singular_values_kernel: N, where matrix products have lost it
+};
+
 struct SpectralOptions {
   Parts gram;
   int matrices;
-  Objective objective;
-  Global<f32> value;         // [matrices] the objective, or null
-  Global<f64> nuclear_norm;  // [matrices] or null
-  Global<f64> work;          // [matrices, n, n], for a matrix that neither registers nor shared memory hold; or null
-  Factors factors;
-  Global<const f64> lost;  // [matrices] or null: singular_values_kernel then works only where this is above kMostLost
+  Result result;
+  Objective objective;             // f; its slope multiplies W
+  Global<f32> value;               // [matrices] Objective
+  Global<f64> nuclear_norm;        // [matrices] NuclearNorm, LostNorm
+  Global<f32> singular_values;     // [matrices, n] SingularValues, descending
+  Global<const f64> lost;          // [matrices] LostNorm: those above kMostLost
+  bool need_inverse_sqrt = false;  // spectral_kernel: then it writes
+  Factors factors = {};            // these
+  bool in_work = false;            // a matrix that neither registers nor shared memory hold lies in
+  Global<f64> work = {};           // [matrices, n, n]
+
+  static SpectralOptions for_objective(Parts gram, int64_t matrices, const Objective& objective, Global<f32> value) {
+    return {gram, int(matrices), Result::Objective, objective, value, {}, {}, {}};
+  }
+  static SpectralOptions for_norm(Parts gram, int64_t matrices, Global<f64> nuclear_norm) {
+    return {gram, int(matrices), Result::NuclearNorm, Objective::linear(1), {}, nuclear_norm, {}, {}};
+  }
+  static SpectralOptions for_singular_values(Parts gram, int64_t matrices, Global<f32> singular_values) {
+    return {gram, int(matrices), Result::SingularValues, Objective::linear(1), {}, {}, singular_values, {}};
+  }
+  static SpectralOptions for_lost_norm(Parts gram, int64_t matrices, Global<const f64> lost, Global<f64> nuclear_norm) {
+    return {gram, int(matrices), Result::LostNorm, Objective::linear(1), {}, nuclear_norm, {}, lost};
+  }
 };
 
 // Matrix products (polar_express.h) give the nuclear norm to second order of what a singular value of P lacks to one. A
@@ -53,7 +78,7 @@ SVMAX_DEVICE void skip_space(SharedMemory& memory) {
 
 template <int N>
 SVMAX_DEVICE Shared<f64> matrix_space(SharedMemory& memory, const SpectralOptions& options) {
-  return memory.take<f64>(Layout<N>::kInRegisters || options.work != nullptr ? 0 : options.gram.n * options.gram.n);
+  return memory.take<f64>(Layout<N>::kInRegisters || options.in_work ? 0 : options.gram.n * options.gram.n);
 }
 
 template <int N>
@@ -63,10 +88,10 @@ constexpr int spectral_shared_bytes(bool matrix_in_shared, int n) {
 }
 
 // G = scale * Q T Q', T in shared memory. scale: a power of four, so that its root is exact; 0 for a zero matrix, NaN
-// for NaN or inf.
+// for NaN or inf. keep: whether the reflectors [n, N] are.
 template <int N>
 SVMAX_DEVICE f64 reduce(const SpectralOptions& options, int64_t matrix, const TridiagonalSpace<N>& t,
-                        Shared<f64> in_shared, Global<f64> reflectors) {
+                        Shared<f64> in_shared, bool keep, Global<f64> reflectors) {
   using L = Layout<N>;
   const int n = options.gram.n, lane = lane_index(), warp = Team<N>::warp();
   const Global<const f64> gram = options.gram.first(matrix);
@@ -113,17 +138,17 @@ SVMAX_DEVICE f64 reduce(const SpectralOptions& options, int64_t matrix, const Tr
 #pragma unroll
       for (int r = 0; r < L::kRows; ++r) a[r][c] = factor * a[r][c];
     }
-    tridiagonalize<N>(a, row, n, t, reflectors);
+    tridiagonalize<N>(a, row, n, t, keep, reflectors);
   } else {
     const auto in_memory = [&](auto a) {
       for (int at = Team<N>::thread(); at < n * n; at += L::kThreads) a[at] = factor * options.gram.sum(gram, at);
       Team<N>::sync();
-      tridiagonalize<N>(a, n, t, reflectors);
+      tridiagonalize<N>(a, n, t, keep, reflectors);
     };
-    if (options.work == nullptr)
-      in_memory(in_shared);
-    else
+    if (options.in_work)
       in_memory(options.work + matrix * n * n);
+    else
+      in_memory(in_shared);
   }
 
   f64 sum = 0;
@@ -163,7 +188,7 @@ SVMAX_DEVICE f64 nuclear_norm(const SpectralOptions& options, int64_t matrix, co
       scalars[kInverseRootTrace + warp] = inverse_part;
     }
   }
-  if (factors.wanted() && (kAlone || thread >= kHalf)) {
+  if (options.need_inverse_sqrt && (kAlone || thread >= kHalf)) {
     const int64_t at = matrix * n * kPoleStride;
     factor_poles(t.diagonal, t.off, n, interval, rule, kAlone ? thread : thread - kHalf, kHalf, factors.ratio + at,
                  factors.inverse + at);
@@ -179,7 +204,7 @@ SVMAX_DEVICE f64 nuclear_norm(const SpectralOptions& options, int64_t matrix, co
     tridiagonal_eigenvalues<N>(t.diagonal, t.off, n, interval.highest, t.p, t.row);
     norm = roots_of_eigenvalues<N>(t.row, n, scale);
   }
-  if (!factors.wanted()) return norm;
+  if (!options.need_inverse_sqrt) return norm;
 
   f64 trace = 0;
   for (int i = lane_index(); i < n; i += kWarp) trace = trace + t.diagonal[i];
@@ -187,13 +212,15 @@ SVMAX_DEVICE f64 nuclear_norm(const SpectralOptions& options, int64_t matrix, co
   const f64 spread = sqrt(trace * interval.inverse_trace) / double(n);
   const f64 factor = options.objective.slope(norm) / sqrt(scale), size = fabs(factor);
   const bool fits = size < kFloatRange && size > 1 / kFloatRange && scale < kFloatRange && scale > 1 / kFloatRange;
+  const bool in_float32 = fits && spread <= kSpreadForFloatProduct;
   if (thread == 0) {
     const Global<f64> plan = factors.plan + matrix * Factors::kPlan;
     plan[Factors::kCount] = f64(double(rule.count));
     plan[Factors::kFactor] = factor;
-    plan[Factors::kPrecision] = f64(double(!fits || !(spread <= kSpreadForFloatProduct) ? kFloat64
-                                           : spread <= kSpreadForFloatTransform         ? kFloat32
-                                                                                        : kRoundedToFloat32));
+    plan[Factors::kPrecision] = f64(double(!in_float32                          ? kFloat64
+                                           : spread <= kSpreadForFloatTransform ? kFloat32
+                                                                                : kRoundedToFloat32));
+    factors.in_float32[matrix] = in_float32;
   }
   return norm;
 }
@@ -210,48 +237,54 @@ spectral_kernel(SpectralOptions options) {
   if (matrix >= options.matrices) return;
   const int n = options.gram.n;
   const Factors& factors = options.factors;
-  const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options),
-                              factors.wanted() ? factors.reflectors + matrix * n * N : factors.reflectors);
-  // Of every matrix: transform.cuh applies the reflectors of a zero matrix to zeros, which old memory could make NaN.
-  if (factors.wanted())
+  const bool keep = options.need_inverse_sqrt;
+  const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options), keep,
+                              keep ? factors.reflectors + matrix * n * N : factors.reflectors);
+  // For every matrix: transform.cuh applies the reflectors of a zero matrix to zeros, which old memory could make NaN.
+  if (keep)
     for (int i = Team<N>::thread(); i < n; i += Team<N>::kThreads) factors.beta[matrix * n + i] = t.beta[i];
   f64 norm = scale;  // a zero matrix: N = 0; NaN and inf: NaN throughout
   if (scale > 0) {
     norm = nuclear_norm<N>(options, matrix, t, scale, scalars);
-  } else if (factors.wanted() && Team<N>::thread() == 0) {
+  } else if (keep && Team<N>::thread() == 0) {
     // No poles, so that W is a sum of nothing times this: zero is the subgradient of smallest norm.
     factors.plan[matrix * Factors::kPlan + Factors::kCount] = f64(0);
     factors.plan[matrix * Factors::kPlan + Factors::kFactor] = scale;
-    factors.plan[matrix * Factors::kPlan + Factors::kPrecision] = f64(0);
+    factors.plan[matrix * Factors::kPlan + Factors::kPrecision] = f64(double(kFloat64));
+    factors.in_float32[matrix] = scale == 0;
   }
   if (Team<N>::thread() != 0) return;
-  if (options.value != nullptr) options.value[matrix] = f32(options.objective.value(norm));
-  if (options.nuclear_norm != nullptr) options.nuclear_norm[matrix] = norm;
+  if (options.result == Result::Objective)
+    options.value[matrix] = f32(options.objective.value(norm));
+  else
+    options.nuclear_norm[matrix] = norm;
 }
 
-// grid (ceil(matrices / teams)): values [matrices, n], the singular values, descending, and their sum; null if not
-// wanted.
+// grid (ceil(matrices / teams)): the singular values, or their sum where it was lost.
 template <int N>
 SVMAX_KERNEL(Layout<N>::kThreads* Layout<N>::kTeams, 1)
-singular_values_kernel(SpectralOptions options, Global<f32> values) {
+singular_values_kernel(SpectralOptions options) {
   SharedMemory memory;
   const int64_t matrix = int64_t(blockIdx.x) * Layout<N>::kTeams + Team<N>::index();
   for (int team = 0; team < Team<N>::index(); ++team) skip_space<N>(memory);
   const TridiagonalSpace<N> t(memory);
   memory.take<f64>(kScalars);
   if (matrix >= options.matrices) return;
-  if (options.lost != nullptr && !(options.lost[matrix] > kMostLost)) return;
+  const bool lost_norm = options.result == Result::LostNorm;
+  if (lost_norm && !(options.lost[matrix] > kMostLost)) return;
   const int n = options.gram.n;
-  const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options), options.factors.reflectors);
+  const f64 scale = reduce<N>(options, matrix, t, matrix_space<N>(memory, options), false, options.factors.reflectors);
   f64 norm = scale;
   if (scale > 0) {
     tridiagonal_eigenvalues<N>(t.diagonal, t.off, n, gershgorin(t.diagonal, t.off, n), t.p, t.row);
     norm = roots_of_eigenvalues<N>(t.row, n, scale);
   }
-  if (options.nuclear_norm != nullptr && Team<N>::thread() == 0) options.nuclear_norm[matrix] = norm;
-  if (values == nullptr) return;
+  if (lost_norm) {
+    if (Team<N>::thread() == 0) options.nuclear_norm[matrix] = norm;
+    return;
+  }
   for (int i = Team<N>::thread(); i < n; i += Team<N>::kThreads)
-    values[matrix * n + i] = f32(scale > 0 ? f64(t.row[n - 1 - i]) : scale);
+    options.singular_values[matrix * n + i] = f32(scale > 0 ? f64(t.row[n - 1 - i]) : scale);
 }
 
 }  // namespace svmax::cuda

@@ -166,7 +166,6 @@ SVMAX_DEVICE void transform(const Factors& factors, int64_t matrix, int n, int f
     const int i = m * C::kLanes + part;
     if (i >= n || j >= n) continue;
     const f64 w = factor * f64(y[m]);
-    // backward.cuh multiplies in float32 where all of W is float32 numbers: this is how it is told.
     weight[matrix * n * n + int64_t(i) * n + j] = round ? f64(f32(w)) : w;
   }
 }

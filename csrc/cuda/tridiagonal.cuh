@@ -4,7 +4,7 @@
 // over the matrix. Up to n = 128 the matrix stays in registers, and a step is latency: two barriers of the block, and
 // none for a matrix of one warp. What would take a third one, every warp computes for itself.
 #pragma once
-#include "team.cuh"
+#include "threads_of_matrix.cuh"
 
 namespace svmax::cuda {
 
@@ -66,14 +66,14 @@ SVMAX_DEVICE f64 entry(const f64 (&x)[kColumns], int index) {
 }
 
 // a[r][c]: row warp + kWarps r, column lane + 32 c, zero beyond n; row[c]: row n - 1. Both are destroyed. reflectors
-// [n, N]: row k is u_k (k entries, the last of them 1, zeros after); null where no gradient is wanted.
+// [n, N]: row k is u_k (k entries, the last of them 1, zeros after), written where they are kept.
 //
 // A reflector is u = s x + e with x the row before its last entry, e the unit vector there, and s known once the norm
 // of x is. So the product is taken with x, A u = s A x + A e, and a step has one sum over lanes where norm and product
 // would have one each, and its square root and divisions beside the sums of other warps.
 template <int N>
 SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns], f64 (&row)[Layout<N>::kColumns],
-                                 int n, const TridiagonalSpace<N>& t, Global<f64> reflectors) {
+                                 int n, const TridiagonalSpace<N>& t, bool keep, Global<f64> reflectors) {
   constexpr int kRows = Layout<N>::kRows, kColumns = Layout<N>::kColumns, kWarps = Layout<N>::kWarps;
   constexpr bool kAlone = kWarps == 1;
   constexpr int kTogether = 4;  // rows
@@ -196,7 +196,7 @@ SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns]
       const int j = lane + kWarp * c;
       v[c] = j == k - 1 ? f64(1) : x[c] * scale;
       w[c] = j < k ? fma(beta, fma(scale, sum[c], row[c]), -half * v[c]) : f64(0);
-      if (reflectors != nullptr && warp == 0 && j < N) reflectors[k * N + j] = v[c];
+      if (keep && warp == 0 && j < N) reflectors[k * N + j] = v[c];
     }
   }
   if (thread == 0) {
@@ -211,7 +211,8 @@ SVMAX_DEVICE void tridiagonalize(f64 (&a)[Layout<N>::kRows][Layout<N>::kColumns]
 // a [n, n], shared or global, is destroyed. Four barriers a step: the sums over rows come from warps, one row at a
 // time.
 template <int N, typename Matrix>
-SVMAX_DEVICE void tridiagonalize(const Matrix& a, int n, const TridiagonalSpace<N>& t, Global<f64> reflectors) {
+SVMAX_DEVICE void tridiagonalize(const Matrix& a, int n, const TridiagonalSpace<N>& t, bool keep,
+                                 Global<f64> reflectors) {
   constexpr int kWarps = Layout<N>::kWarps, kThreads = Layout<N>::kThreads;
   const int lane = lane_index(), warp = Team<N>::warp(), thread = Team<N>::thread();
   const Shared<f64> w = t.w_rows, p = t.p, ends = t.row;  // ends: two entries of the row
@@ -243,7 +244,7 @@ SVMAX_DEVICE void tridiagonalize(const Matrix& a, int n, const TridiagonalSpace<
     for (int j = thread; j < N; j += kThreads) {
       const f64 x = j < k - 1 ? u[j] * reflector.scale : f64(j == k - 1 ? 1 : 0);
       u[j] = x;
-      if (reflectors != nullptr) reflectors[int64_t(k) * N + j] = x;
+      if (keep) reflectors[int64_t(k) * N + j] = x;
     }
     __syncthreads();
     f64 dot = 0;

@@ -1,33 +1,20 @@
-// Torch's own operations as the CUDA backend calls them: through the dispatcher that the stable ABI offers, on any
-// device. All of them run on the current stream, and none but the decompositions waits for it.
+// Torch's own operations as the CUDA backend calls them. All of them run on the current stream, and none waits for it.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#include <algorithm>
-#include <array>
 #include <optional>
-#include <string>
 #include <vector>
+
+#include "../dispatcher.h"
 
 namespace svmax::aten {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Sizes = std::vector<int64_t>;
-
-// The first kResults results of aten::name.overload. Every argument of the schema must be given, in its own type
-// (int64_t for int); torch 2.10 takes tensors, numbers, strings, lists and optionals of them, but no Scalar.
-template <size_t kResults = 1, typename... Arguments>
-std::array<Tensor, kResults> call(const char* name, const char* overload, const Arguments&... arguments) {
-  std::array<StableIValue, std::max(kResults, sizeof...(Arguments))> stack{torch::stable::detail::from(arguments)...};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION));
-  std::array<Tensor, kResults> results;
-  for (size_t i = 0; i < kResults; ++i) results[i] = torch::stable::detail::to<Tensor>(stack[i]);
-  return results;
-}
 
 // A number for an operation that takes tensors. On the host: kernels of two operands take it as an argument, so that
 // nothing is copied to the device and a CUDA graph can capture the call.
@@ -46,11 +33,6 @@ inline Tensor transpose(const Tensor& a) { return torch::stable::transpose(a, -2
 inline Tensor diagonal(const Tensor& a) {
   return call("aten::diagonal", "", a, int64_t(0), int64_t(-2), int64_t(-1))[0];
 }
-inline Tensor flip_last(const Tensor& a) { return call("aten::flip", "", a, Sizes{-1})[0]; }
-inline Tensor select_last(const Tensor& a, int64_t index) {  // keeps the dimension
-  Tensor from = a;
-  return torch::stable::narrow(from, -1, index, 1);
-}
 
 // ---- element by element
 
@@ -62,10 +44,7 @@ inline Tensor add(const Tensor& a, const Tensor& b, double factor = 1) {  // a +
 }
 inline Tensor sub(const Tensor& a, const Tensor& b) { return torch::stable::subtract(a, b); }
 inline Tensor maximum(const Tensor& a, double b) { return call("aten::maximum", "", a, number(b))[0]; }  // NaN stays
-inline Tensor abs(const Tensor& a) { return call("aten::abs", "", a)[0]; }
 inline Tensor sqrt(const Tensor& a) { return call("aten::sqrt", "", a)[0]; }
-inline Tensor exp(const Tensor& a) { return call("aten::exp", "", a)[0]; }
-inline Tensor greater(const Tensor& a, const Tensor& b) { return call("aten::gt", "Tensor", a, b)[0]; }
 inline Tensor is_zero(const Tensor& a) { return call("aten::logical_not", "", a)[0]; }  // false for a NaN
 inline Tensor where(const Tensor& condition, const Tensor& a, const Tensor& otherwise) {
   return call("aten::where", "self", condition, a, otherwise)[0];
@@ -79,18 +58,6 @@ inline Tensor sum_over(const Tensor& a, const Sizes& dimensions) {
 }
 inline Tensor sum_of_rows(const Tensor& a) { return sum_over(a, {-1}); }
 inline Tensor sum_of_matrices(const Tensor& a) { return sum_over(a, {-2, -1}); }
-inline Tensor largest_of_rows(const Tensor& a) { return torch::stable::amax(abs(a), -1, true); }  // NaN stays
-inline Tensor largest_of_matrices(const Tensor& a) { return torch::stable::amax(largest_of_rows(a), -2, true); }
-
-// ---- decompositions; on a GPU these wait for the host
-
-inline std::array<Tensor, 3> svd(const Tensor& a) {  // U, s, V'
-  return call<3>("aten::linalg_svd", "", a, false, std::optional<std::string>());
-}
-inline Tensor svdvals(const Tensor& a) { return call("aten::linalg_svdvals", "", a, std::optional<std::string>())[0]; }
-inline std::array<Tensor, 2> eigh(const Tensor& a) {  // ascending eigenvalues, eigenvectors
-  return call<2>("aten::linalg_eigh", "", a, std::string("L"));
-}
 
 // ---- new tensors on the device of `like`
 

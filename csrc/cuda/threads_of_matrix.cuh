@@ -31,12 +31,4 @@ struct Team {
   }
 };
 
-// A bound of the eigenvalues' sizes of the tridiagonal T, in every lane of the warp that calls it.
-SVMAX_DEVICE f64 gershgorin(const Shared<f64>& diagonal, const Shared<f64>& off, int n) {
-  f64 reach = 0;
-  for (int i = lane_index(); i < n; i += kWarp)
-    reach = larger_or_nan(reach, fabs(diagonal[i]) + fabs(off[i]) + (i > 0 ? fabs(off[i - 1]) : f64(0)));
-  return warp_max(reach);
-}
-
 }  // namespace svmax::cuda

@@ -9,7 +9,7 @@ namespace svmax {
 enum class Scalar { Half, BFloat16, Float, Double };
 
 // x [b, d], strides in elements, and what is done to it before the Gram matrix.
-struct Input {
+struct MatrixView {
   const void* x;
   Scalar scalar;
   int64_t b, d, row_stride, column_stride;

@@ -3,7 +3,7 @@
 #pragma once
 #include <string>
 
-#include "../tensors.h"
+#include "../batch.h"
 #include "rows.cuh"
 
 #ifdef __CUDACC__

@@ -1,15 +1,13 @@
-// Torch's threads and memory as the CPU kernels want them: a pool, scratch memory, numbers in and out.
+// The matrices of a batch over torch's threads, each thread with scratch memory of its own.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <cmath>
+#include <cstdint>
 #include <memory>
-#include <vector>
+#include <utility>
 
-#include "../tensors.h"
 #include "instruction_set.h"
 
 namespace svmax {
@@ -37,30 +35,6 @@ class WorkspaceLease {
   }
   Owner workspace_;
 };
-
-// ---- tensors in and out
-
-inline void write(const Tensor& out, int64_t at, double value) {
-  if (out.scalar_type() == ScalarType::Double)
-    static_cast<double*>(out.data_ptr())[at] = value;
-  else
-    static_cast<float*>(out.data_ptr())[at] = float(value);
-}
-
-inline double read(const Tensor& t, int64_t at) {
-  return t.scalar_type() == ScalarType::Double ? static_cast<const double*>(t.data_ptr())[at]
-                                               : double(static_cast<const float*>(t.data_ptr())[at]);
-}
-
-inline double* doubles(const Tensor& t) { return static_cast<double*>(t.data_ptr()); }
-
-// torch.linalg refuses NaN and inf: such a matrix is decomposed as zeros, and its results are made NaN afterwards.
-inline bool zero_unless_finite(double* matrix, int64_t count) {
-  bool finite = true;
-  for (int64_t j = 0; j < count; ++j) finite &= std::isfinite(matrix[j]);
-  if (!finite) std::fill_n(matrix, count, 0.0);
-  return finite;
-}
 
 // ---- threads: over the matrices of a batch, or within the one matrix there is
 

@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "backward.cuh"
-#include "launch.h"
+#include "kernel_launch.h"
 #include "spectral.cuh"
 #include "transform.cuh"
 
@@ -15,7 +15,7 @@ namespace svmax::cuda {
 // multiprocessor's bandwidth to it is the limit. Beyond, 60 float64 matrix products over all multiprocessors are
 // faster. The number of matrices has no say: so a matrix has the same bits alone and in a batch.
 constexpr int64_t kMostInBlock = 192;
-// Singular values have no such way out but torch's, which waits for the host: so they stay here for longer.
+// Singular values have no such way out but torch.linalg, which waits for the host: so they stay here for longer.
 constexpr int64_t kMostForSingularValues = 1024;
 // The backward's own kernel reads W once for every 8 rows; larger ones go to matrix products.
 constexpr int64_t kMostInBackward = 256;
@@ -147,33 +147,39 @@ bool fits_shared(const Device& device, int64_t n) {
 template <int N, typename F>
 void with_matrix_memory(const Device& device, const Tensor& like, SpectralOptions& options, const F& launch) {
   std::optional<Tensor> work;
-  const bool shared = fits_shared<N>(device, options.gram.n);
-  if (!shared) {
+  options.in_work = !fits_shared<N>(device, options.gram.n);
+  if (options.in_work) {
     work = scratch({options.matrices, options.gram.n, options.gram.n}, like);
     options.work = global<f64>(*work);
   }
-  launch(spectral_shared_bytes<N>(shared && !Layout<N>::kInRegisters, options.gram.n));
+  launch(spectral_shared_bytes<N>(!options.in_work && !Layout<N>::kInRegisters, options.gram.n));
 }
 
-// The objective or the nuclear norm of each matrix of `options`; slope times W into weight, unless that is null.
-inline void launch_spectral(const Device& device, const Tensor& like, SpectralOptions options, Global<f64> weight) {
+// The objective or the nuclear norm of each matrix of `options`.
+template <int N>
+void launch_spectral_as(const Device& device, const Tensor& like, SpectralOptions& options) {
+  with_matrix_memory<N>(device, like, options, [&](int64_t shared_bytes) {
+    SVMAX_LAUNCH(device, (spectral_kernel<N>), Grid{(options.matrices + Layout<N>::kTeams - 1) / Layout<N>::kTeams},
+                 Layout<N>::kThreads * Layout<N>::kTeams, shared_bytes, options);
+  });
+}
+
+inline void launch_spectral(const Device& device, const Tensor& like, SpectralOptions options) {
+  with_size<256>(options.gram.n, [&]<int N>() { launch_spectral_as<N>(device, like, options); });
+}
+
+// The same, and slope times W into weight [matrices, n, n], with its precision.
+inline void launch_spectral_with_weight(const Device& device, const Tensor& like, SpectralOptions options,
+                                        Global<f64> weight, Global<bool> in_float32) {
   const int64_t n = options.gram.n, m = options.matrices;
   with_size<256>(n, [&]<int N>() {
-    std::optional<Tensor> reflectors, beta, ratio, inverse, plan;
-    if (weight != nullptr) {
-      reflectors = scratch({m, n, N}, like);
-      beta = scratch({m, n}, like);
-      ratio = scratch({m, n, kPoleStride}, like);
-      inverse = scratch({m, n, kPoleStride}, like);
-      plan = scratch({m, Factors::kPlan}, like);
-      options.factors = {global<f64>(*reflectors), global<f64>(*beta), global<f64>(*ratio), global<f64>(*inverse),
-                         global<f64>(*plan)};
-    }
-    with_matrix_memory<N>(device, like, options, [&](int64_t shared_bytes) {
-      SVMAX_LAUNCH(device, (spectral_kernel<N>), Grid{(m + Layout<N>::kTeams - 1) / Layout<N>::kTeams},
-                   Layout<N>::kThreads * Layout<N>::kTeams, shared_bytes, options);
-    });
-    if (weight == nullptr) return;
+    const Tensor reflectors = scratch({m, n, N}, like), beta = scratch({m, n}, like);
+    const Tensor ratio = scratch({m, n, kPoleStride}, like), inverse = scratch({m, n, kPoleStride}, like);
+    const Tensor plan = scratch({m, Factors::kPlan}, like);
+    options.need_inverse_sqrt = true;
+    options.factors = {global<f64>(reflectors), global<f64>(beta), global<f64>(ratio),
+                       global<f64>(inverse),    global<f64>(plan), in_float32};
+    launch_spectral_as<N>(device, like, options);
     SVMAX_LAUNCH(device, (transform_kernel<N>), Grid{(n + Columns<N>::kPerBlock - 1) / Columns<N>::kPerBlock, m},
                  Columns<N>::kThreads, Columns<N>::shared_bytes(), options.factors, int(n), weight);
   });
@@ -184,13 +190,12 @@ inline bool fits_singular_values(const Device& device, int64_t n) {
          (n <= 256 || spectral_shared_bytes<1024>(false, int(n)) <= device.most_shared_bytes());
 }
 
-inline void launch_singular_values(const Device& device, const Tensor& like, SpectralOptions options,
-                                   Global<f32> values) {
+inline void launch_singular_values(const Device& device, const Tensor& like, SpectralOptions options) {
   with_size<1024>(options.gram.n, [&]<int N>() {
     with_matrix_memory<N>(device, like, options, [&](int64_t shared_bytes) {
       SVMAX_LAUNCH(device, (singular_values_kernel<N>),
                    Grid{(options.matrices + Layout<N>::kTeams - 1) / Layout<N>::kTeams},
-                   Layout<N>::kThreads * Layout<N>::kTeams, shared_bytes, options, values);
+                   Layout<N>::kThreads * Layout<N>::kTeams, shared_bytes, options);
     });
   });
 }
@@ -204,9 +209,10 @@ inline bool fits_backward(const Device& device, const Matrices& in) {
 
 // grad: one number a matrix; dx [.., b, d] contiguous.
 inline void launch_backward(const Device& device, const Matrices& in, const Tensor& grad, const Tensor& x,
-                            const Tensor& weight, const Tensor& row_norms, const Tensor& dx) {
-  const Strides grads = strides_of(Batch(grad, 0));
-  const bool single = grad.scalar_type() == ScalarType::Float;
+                            const Tensor& weight, const Tensor& in_float32, const Tensor& row_norms, const Tensor& dx) {
+  const Strides strides = strides_of(Batch(grad, 0));
+  const Grads grads = grad.scalar_type() == ScalarType::Double ? Grads::in_float64(global<const f64>(grad), strides)
+                                                               : Grads::in_float32(global<const f32>(grad), strides);
   for_each_group(in.batch.count, in.first.center ? in.d * int64_t(sizeof(double)) : 1, [&](int64_t first, int64_t m) {
     std::optional<Tensor> mean;
     if (in.first.center) {
@@ -215,10 +221,8 @@ inline void launch_backward(const Device& device, const Matrices& in, const Tens
       const Tensor norms = scratch({in.batch.count, in.norms()}, x);
       mean = launch_mean(device, in, x, norms, first, m);
     }
-    const BackwardOptions options{single ? global<const f32>(grad) : Global<const f32>(nullptr),
-                                  single ? Global<const f64>(nullptr) : global<const f64>(grad),
-                                  grads,
-                                  global<const f64>(weight) + first * in.n * in.n,
+    const BackwardOptions options{grads, global<const f64>(weight) + first * in.n * in.n,
+                                  global<const bool>(in_float32) + first,
                                   global<const f64>(row_norms) + first * in.norms(),
                                   mean ? global<const f64>(*mean) : Global<const f64>(nullptr)};
     const auto launch = [&]<typename scalar_t, int kColumns>() {

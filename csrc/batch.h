@@ -1,17 +1,16 @@
-// Torch's tensors as the kernels of every device want them: pointers with strides, batches, new tensors.
+// A batch of matrices in a torch tensor, as the kernels of every device want it: pointers, strides, new tensors.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
-#include <cmath>
 #include <initializer_list>
 #include <string>
 #include <vector>
 
 #include "contracts.h"
-#include "input.h"
+#include "matrix_view.h"
 #include "objective.h"
 
 namespace svmax {
@@ -68,41 +67,47 @@ inline Scalar scalar_of(const Tensor& x) {
 // x [..., b, d]: what every op starts from.
 struct Matrices {
   Batch batch;
-  Input first;
+  MatrixView first;
   int64_t b, d, n, element;
-  int32_t dtype, result_dtype;
+  int32_t dtype;
 
   Matrices(const char* op, const Tensor& x, bool normalize, bool center) : batch((check_matrices(op, "x", x), x), 2) {
     b = x.size(-2), d = x.size(-1), n = std::min(b, d);
     first = {x.data_ptr(), scalar_of(x), b, d, x.stride(-2), x.stride(-1), normalize, center};
     element = int64_t(x.element_size());
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-    result_dtype = is_double() ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
   }
   bool tall() const { return is_tall(b, d, first.center); }
   bool is_double() const { return first.scalar == Scalar::Double; }
-  Input at(int64_t i) const {
-    Input input = first;
-    input.x = static_cast<const char*>(first.x) + batch.offset(i) * element;
-    return input;
+  MatrixView at(int64_t i) const {
+    MatrixView matrix = first;
+    matrix.x = static_cast<const char*>(first.x) + batch.offset(i) * element;
+    return matrix;
   }
   int64_t norms() const { return first.normalize ? b : 0; }
 };
 
+// The arguments of the op `backward`.
+inline void check_backward(const Matrices& in, const Tensor& grad, const Tensor& x, const Tensor& weight,
+                           const Tensor& in_float32, const Tensor& row_norms) {
+  check_grad("backward", grad, in.batch.with({}), x);
+  check_kept("backward", "weight", weight, in.batch.with({in.n, in.n}), ScalarType::Double, x);
+  check_kept("backward", "in_float32", in_float32, in.batch.with({1}), ScalarType::Bool, x);
+  check_kept("backward", "row_norms", row_norms, in.batch.with({in.norms()}), ScalarType::Double, x);
+}
+
 // The objectives by the names that the schemas list.
 inline Objective objective_of(const std::string& name, const Matrices& in, const Tensor& x) {
   const double b = double(in.b), d = double(in.d);
-  if (name == "nuclear_norm") return {Objective::Kind::Linear, 1, 0, 0, 0};
-  if (name == "mean_singular_value") return {Objective::Kind::Linear, 1 / d, 0, 0, 0};
-  if (name == "svmax_loss_unbounded") return {Objective::Kind::Linear, -1 / d, 0, 0, 0};
+  if (name == "nuclear_norm") return Objective::linear(1);
+  if (name == "mean_singular_value") return Objective::linear(1 / d);
+  if (name == "svmax_loss_unbounded") return Objective::linear(-1 / d);
   STD_TORCH_CHECK(name == "svmax_loss", "svmax::objective: objective must be nuclear_norm, mean_singular_value, ",
                   "svmax_loss or svmax_loss_unbounded, got ", name);
-  const bool center = in.first.center;
-  const double upper = std::sqrt(std::min(center ? b - 1 : b, d) * b) / d;
-  const double lower = center ? 0 : std::sqrt(b) / d;
-  STD_TORCH_CHECK(upper > lower, "svmax::objective: svmax_loss needs ",
-                  center ? "b >= 2 when centred" : "min(b, d) >= 2", ", got x ", shape_of(x), "; U equals L");
-  return {Objective::Kind::Bounded, 0, upper, upper - lower, d};
+  const Objective loss = Objective::bounded(b, d, in.first.center);
+  STD_TORCH_CHECK(loss.is_defined(), "svmax::objective: svmax_loss needs ",
+                  in.first.center ? "b >= 2 when centred" : "min(b, d) >= 2", ", got x ", shape_of(x), "; U equals L");
+  return loss;
 }
 
 }  // namespace svmax
