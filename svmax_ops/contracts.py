@@ -56,7 +56,7 @@ def check_backward(op: str, x: Tensor, normalize: bool, **given: Tensor) -> None
     for name, tensor in given.items():
         shape, dtypes = [*x.shape[:-2], *wanted[name][0]], wanted[name][1]
         good = list(tensor.shape) == shape and _dtype(tensor) in dtypes
-        source = "" if name == "grad" else ", as the forward op returned it"
+        source = ", " if name == "grad" else ", as the forward op returned it; "
         got = f"got {list(tensor.shape)} in {_dtype(tensor)}"
-        _require(good, op, f"{name} must be {shape} in {' or '.join(dtypes)}{source}; {got}")
+        _require(good, op, f"{name} must be {shape} in {' or '.join(dtypes)}{source}{got}")
         _require(tensor.device == x.device, op, f"{name} must be on x's device {x.device}, got {tensor.device}")

@@ -25,7 +25,6 @@ FUNCTIONS = {
     "svdvals": svdvals,
 }
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
-# Graphs and fake tensors are what our ops must serve; the reference backend is plain torch code.
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
 
 

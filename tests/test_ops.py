@@ -196,11 +196,11 @@ def test_backward_takes_what_the_forward_kept():
             truth.kernels.backward(value, x, weight, in_float32, bad, **options)
         with pytest.raises(RuntimeError, match=f"svmax::singular_values_backward: {wanted}"):
             truth.kernels.singular_values_backward(values, x, gram, bad, **OPTIONS)
-    with pytest.raises(RuntimeError, match=r"svmax::backward: grad must be \[2\] in float32 or float64; got \[1\] in"):
+    with pytest.raises(RuntimeError, match=r"svmax::backward: grad must be \[2\] in float32 or float64, got \[1\] in"):
         truth.kernels.backward(value[:1], x, weight, in_float32, norms, **options)
     with pytest.raises(
         RuntimeError,
-        match=r"svmax::singular_values_backward: grad must be \[2, 6\] in float32 or float64; got \[2, 3\]",
+        match=r"svmax::singular_values_backward: grad must be \[2, 6\] in float32 or float64, got \[2, 3\]",
     ):
         truth.kernels.singular_values_backward(values[..., :3], x, gram, norms, **OPTIONS)
 

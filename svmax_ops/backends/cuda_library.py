@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from svmax_ops.backends.base import Backend
+from svmax_ops.backends.base import Backend, missing_names
 from svmax_ops.backends.native import NAMESPACE, Library
 from svmax_ops.torch_internals import keep, kept
 
@@ -66,7 +66,7 @@ class Kernels(NamedTuple):
     def load(cls, library: Library, path: Path) -> Kernels:
         """Give the ops of ``library`` their kernels for GPUs, or find out why they have none."""
         if library.missing is not None:
-            return cls(None, "the native library, which has the ops, is not loaded")
+            return cls(None, missing_names() or "the native library, which has the ops, is not loaded")
         # A second import of the package in this process finds them loaded, or finds out the same.
         found = cls(*(kept(torch.ops.svmax, "cuda_library") or cls._load(path)))
         keep(torch.ops.svmax, "cuda_library", found)
