@@ -9,7 +9,6 @@ These carry no derivative: :mod:`svmax_ops.ops` gives all namespaces the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -47,7 +46,7 @@ def spectral(gram: Tensor, *, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor, 
     check_gram(gram)
     gram, poison = _finite(gram)
     values, vectors = torch.linalg.eigh(gram) if need_inverse_sqrt else (torch.linalg.eigvalsh(gram), None)
-    norm = values.clamp(min=0).sqrt().sum(-1) * poison
+    norm = values.clamp(min=0).sqrt().sum(-1) + poison
     if vectors is None:
         return norm, _nothing(gram), in_float64(gram, False)
     # eigh's values are wrong by up to 20 eps of the largest. Shifted by more than that W E is nowhere longer than one;
@@ -55,7 +54,7 @@ def spectral(gram: Tensor, *, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor, 
     noise, values = _EPS * values[..., -1:], values.clamp(min=0)
     shifted = values + 32 * noise / (1 + 1e-6 * values / torch.where(noise > 0, noise, 1))
     roots = torch.where(shifted > 0, shifted.rsqrt(), 0)
-    w = (vectors * roots[..., None, :]) @ vectors.mT * poison[..., None, None]
+    w = (vectors * roots[..., None, :]) @ vectors.mT + poison[..., None, None]
     return norm, w, in_float64(gram, True)
 
 
@@ -106,7 +105,7 @@ def singular_values(
     """Singular values ``[..., n]``, descending; the Gram matrix ``[..., n, n]`` (``[..., 0, 0]``) and row norms."""
     check_matrices("singular_values", "x", x)
     e, poison = _finite(embedding(x.to(torch.float64), normalize, center)[1])
-    values = (torch.linalg.svdvals(e) * poison[..., None]).to(result_dtype(x))
+    values = (torch.linalg.svdvals(e) + poison[..., None]).to(result_dtype(x))
     if not need_gradient:
         return values, _nothing(e), norms_of(x, normalize)
     if x.dtype == torch.float64:  # the backward decomposes E again instead
@@ -140,10 +139,11 @@ def singular_values_backward(
     else:
         gram, poison = _finite(gram)
         values, vectors = torch.linalg.eigh(gram)
-        # The shift of the stage `spectral`, so that |P| <= 1 + 1e-8 here too where s is rounding noise.
-        s = (values.clamp(min=0) + 4 * _EPS * values[..., -1:]).sqrt()
-        over = torch.where(s > 0, grad.flip(-1) / s, 0)
-    weight = (vectors * (over * poison[..., None])[..., None, :]) @ vectors.mT
+        # The shift of the stage `spectral`, so that |P| <= 1 + 1e-8 here too where s is rounding noise. A zero matrix
+        # has the smallest number there is room for instead of zeros: its E, which is zero, makes zeros of W.
+        values = values.clamp_(min=1e-300)
+        over = grad.flip(-1) * torch.add(values, values[..., -1:], alpha=4 * _EPS).rsqrt_()
+    weight = (vectors * (over + poison[..., None])[..., None, :]) @ vectors.mT
     ones = grad.new_ones(grad.shape[:-1])
     options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
     return backward(ones, x, weight, in_float64(x, True), row_norms, **options)
@@ -159,10 +159,10 @@ def spectral_of_rows(e: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor
     """
     e, poison = _finite(e)
     if not need_inverse_sqrt:
-        return torch.linalg.svdvals(e).sum(-1) * poison, _nothing(e)
+        return torch.linalg.svdvals(e).sum(-1) + poison, _nothing(e)
     _, s, vh = torch.linalg.svd(e, full_matrices=False)
     roots = torch.where(s > cutoff(e, s), 1 / s, 0)
-    return s.sum(-1) * poison, (vh.mT * roots[..., None, :]) @ vh * poison[..., None, None]
+    return s.sum(-1) + poison, (vh.mT * roots[..., None, :]) @ vh + poison[..., None, None]
 
 
 def cutoff(e: Tensor, s: Tensor) -> Tensor:
@@ -186,6 +186,5 @@ def _nothing(x: Tensor) -> Tensor:
 
 
 def _finite(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Each matrix, or zeros in its place where it holds a NaN or inf (torch.linalg refuses it), and 1 or then NaN."""
-    finite = x.isfinite().all(-1).all(-1)
-    return torch.where(finite[..., None, None], x, 0), torch.where(finite, 1.0, math.nan).to(torch.float64)
+    """The matrices with zeros for NaN and inf, which torch.linalg refuses, and what to add: NaN to those, else 0."""
+    return x.nan_to_num(0.0, 0.0, 0.0), (x * 0).sum((-2, -1))
