@@ -1,111 +1,14 @@
-"""Matrices beyond one thread block, by matrix products alone (csrc/cuda/polar_express.h): coefficients and results."""
+"""Matrices beyond one thread block, by matrix products alone (csrc/cuda/polar_express.h): results. Its coefficients are
+tested in steps/test_quintics.py."""
 
 from __future__ import annotations
 
-import math
-import re
-from pathlib import Path
-
-import mpmath
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.matrices import matrices
-from svmax_ops.backends import triton_library
 from tests import truth
-
-HEADER = (Path(__file__).parents[1] / "csrc/cuda/polar_express.h").read_text()
-SMALLEST, CUSHION = mpmath.mpf("1e-8"), mpmath.mpf("0.03")
-
-Quintic = tuple[mpmath.mpf, mpmath.mpf, mpmath.mpf]
-
-
-def constant(name: str) -> int:
-    found = re.search(rf"constexpr int {name} = (\d+);", HEADER)
-    assert found is not None
-    return int(found[1])
-
-
-def table() -> list[list[float]]:
-    """The rows of kQuintics."""
-    found = re.search(r"kQuintics\[\] = \{(.*?)\n\};", HEADER, re.DOTALL)
-    assert found is not None
-    return [[float(x) for x in row.split(",")] for row in re.findall(r"\{(.*?)\}", found[1])]
-
-
-def quintics(rounds: int) -> list[list[float]]:
-    """As the function `quintic` picks them."""
-    first, repeated, *last = table()
-    return [first, *[repeated] * (rounds - 1 - len(last)), *last]
-
-
-def optimal_quintic(low: mpmath.mpf, high: mpmath.mpf) -> Quintic:
-    """The odd quintic of least max |1 - p| on [low, high]: the error takes its largest size at four points, with
-    alternating sign (Chebyshev), at the ends and at the two extrema between them (Remez' exchange)."""
-    points = [low, (3 * low + high) / 4, (low + 3 * high) / 4, high]
-    while True:
-        equations = mpmath.matrix([[x, x**3, x**5, (-1) ** i] for i, x in enumerate(points)])
-        a, b, c, error = mpmath.lu_solve(equations, mpmath.matrix([1] * 4))
-        root = mpmath.sqrt(9 * b * b - 20 * a * c)
-        extrema = [mpmath.sqrt((-3 * b + sign * root) / (10 * c)) for sign in (-1, 1)]
-        moved = max(abs(x - y) for x, y in zip(extrema, points[1:3], strict=True))
-        points[1:3] = extrema
-        if moved < mpmath.mpf(10) ** -30:
-            assert all(abs(1 - (a * x + b * x**3 + c * x**5)) <= error * (1 + mpmath.mpf(10) ** -20) for x in points)
-            return a, b, c
-
-
-def test_the_table_is_the_optimal_quintics():
-    with mpmath.workdps(50):
-        low, high = SMALLEST, mpmath.mpf(1)
-        for row in quintics(constant("kRounds")):
-            begin = max(low, CUSHION * high)
-            a, b, c = optimal_quintic(begin, high)
-            np.testing.assert_allclose(row, [float(a), float(b), float(c)], rtol=1e-15)
-            low, high = (a * x + b * x**3 + c * x**5 for x in (low, high))
-
-
-def run(s: np.ndarray, rounds: int) -> list[np.ndarray]:
-    """What becomes of singular values in each round."""
-    seen = [s]
-    for a, b, c in quintics(rounds):
-        s = s * (a + b * s**2 + c * s**4)
-        seen.append(s)
-    return seen
-
-
-@pytest.mark.parametrize(("rounds", "smallest"), [("kRounds", 1e-8), ("kRoundsOfGram", 7.1e-7)])
-def test_the_rounds_make_one_of_every_singular_value(rounds, smallest):
-    margin = re.search(r"kMargin = ([\d.]+);", HEADER)
-    assert margin is not None
-    s = np.geomspace(smallest, 1 / math.sqrt(float(margin[1])), 100001)
-    assert np.abs(run(s, constant(rounds))[-1] - 1).max() <= 1.4e-8
-    below = np.geomspace(1e-20, smallest, 1001)
-    assert run(below, constant(rounds))[-1].max() <= 1 + 1.4e-8
-
-
-@pytest.mark.skipif(triton_library.unavailable is not None, reason=str(triton_library.unavailable))
-def test_the_triton_kernels_have_the_same_rounds():
-    from svmax_ops.backends.triton import polar_express as ours
-
-    assert [list(row) for row in ours.QUINTICS] == table()
-    for rounds, name in ((ours.ROUNDS, "kRounds"), (ours.ROUNDS_OF_GRAM, "kRoundsOfGram")):
-        assert rounds == constant(name)
-        assert [list(ours.QUINTICS[ours.row_of(round, rounds)]) for round in range(rounds)] == quintics(rounds)
-    assert constant("kRoundsBeforeRestart") == ours.ROUNDS_BEFORE_RESTART
-    assert f"double kShiftOfGram = {ours.SHIFT_OF_GRAM / np.finfo(float).eps:g};" in HEADER
-    assert f"double kMargin = {ours.MARGIN};" in HEADER
-
-
-def test_no_round_makes_large_singular_values_small():
-    """Rounding errors of the largest are added to the smallest: what counts must stay away from those."""
-    s = np.linspace(0.03, 1, 10001)
-    for after in run(s, constant("kRounds"))[1:]:
-        assert after.min() >= 0.1 * after.max()
-
-
-# ---- results, of every library: for CUDA and its host build these sizes are beyond one thread block
 
 SHAPES = [(200, 256), (288, 256), (256, 256)]
 SPECTRA = [

@@ -72,8 +72,9 @@ int64_t side(const ArrayOf<T>& square) {
 }
 
 // The parts of a step one after the other, each as small as it may be, the last first: as good an order as any.
+int64_t parts_run = 0;
 void backwards(int64_t count, int64_t grain, Pool::Body body, void* context) {
-  for (int64_t end = count; end > 0; end -= grain) body(larger(end - grain, 0), end, context);
+  for (int64_t end = count; end > 0; end -= grain, ++parts_run) body(larger(end - grain, 0), end, context);
 }
 Pool pool_of(bool in_parts) { return in_parts ? Pool{backwards, 2} : Pool{nullptr, 1}; }
 
@@ -220,6 +221,8 @@ PYBIND11_MODULE(SVMAX_STEPS, m) {
   using py::arg;
 
   m.attr("VECTOR_BYTES") = kVectorBytes;  // says for which instruction set this was compiled
+
+  m.def("parts_run", [] { return parts_run; });
 
   m.attr("OCTAVES") = kOctaves;
   m.attr("MOST_POLES") = kMostPoles;
