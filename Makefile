@@ -15,7 +15,7 @@ TORCH ?= torch torchvision
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NATIVE := $(shell find csrc -type f -name '*.h' -o -type f -name '*.cpp' -o -type f -name '*.cu' -o -type f -name '*.cuh')
-PACKAGE := pyproject.toml setup.py CMakeLists.txt $(NATIVE)
+PACKAGE := pyproject.toml setup.py CMakeLists.txt cmake/instruction_sets.cmake $(NATIVE)
 
 # Where nvcc is, `demo` and `test` build the CUDA kernels for this machine's GPUs alone; without a GPU, for one
 # architecture, to see that they compile. Without the kernels: make test CMAKE_ARGS=-DSVMAX_CUDA=OFF
@@ -59,7 +59,7 @@ wheel: .venv/.torch
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(NATIVE) $(wildcard tests/host/*.h tests/host/*.cpp)
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE) $(wildcard tests/host/*.h tests/host/*.cpp tests/steps/*.cpp)
 	$(BIN)/mypy
 
 bench: .venv/.dev

@@ -37,7 +37,7 @@ def machine() -> dict[str, Any]:
 def commit() -> str:
     """The commit of this checkout; "-dirty" where what is measured differs from it."""
     root = Path(__file__).parent.parent
-    measured = ["csrc", "svmax_ops", "CMakeLists.txt", "setup.py", "benchmarks", ":!benchmarks/results"]
+    measured = ["csrc", "svmax_ops", "CMakeLists.txt", "cmake", "setup.py", "benchmarks", ":!benchmarks/results"]
     commands = (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--", *measured])
     try:
         head, changes = (

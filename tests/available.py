@@ -9,6 +9,7 @@ import pytest
 import svmax_ops
 from svmax_ops.backends import native
 from tests.host import library
+from tests.steps import library as steps
 
 BACKENDS = ("reference", "cpu", "cuda", "triton", "host")
 """Those of the package, and ``host``: the CUDA sources as built for this machine's processor."""
@@ -41,7 +42,9 @@ MISSING: dict[str, str] = {name: reason for name in BACKENDS if (reason := _reas
     for name in INSTRUCTION_SETS
     if not _runs(name)
 }
-"""Backend or instruction set -> why it does not run here."""
+"""Backend or instruction set -> why it does not run here. ``steps``: those of tests/steps, where it cannot be built."""
+if (_no_steps := steps.missing()) is not None:
+    MISSING["steps"] = _no_steps
 
 
 def here(*names: str) -> list[str]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 # Small matrices in a row: a second thread of the SVD that they are compared with only gets in the way, tenfold where
-# two programs share the cores. Read when NumPy is loaded, which torch does.
+# two programs share the cores. Read when NumPy is loaded, which torch does too.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+import numpy as np
 import torch
 
 if not torch.cuda.is_available():

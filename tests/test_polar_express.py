@@ -1,111 +1,14 @@
-"""Matrices beyond one thread block, by matrix products alone (csrc/cuda/polar_express.h): coefficients and results."""
+"""Matrices beyond one thread block, by matrix products alone (csrc/cuda/polar_express.h): results. Its coefficients are
+tested in steps/test_quintics.py."""
 
 from __future__ import annotations
 
-import math
-import re
-from pathlib import Path
-
-import mpmath
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.matrices import matrices
-from svmax_ops.backends import triton_library
 from tests import truth
-
-HEADER = (Path(__file__).parents[1] / "csrc/cuda/polar_express.h").read_text()
-SMALLEST, CUSHION = mpmath.mpf("1e-8"), mpmath.mpf("0.03")
-
-Quintic = tuple[mpmath.mpf, mpmath.mpf, mpmath.mpf]
-
-
-def constant(name: str) -> int:
-    found = re.search(rf"constexpr int {name} = (\d+);", HEADER)
-    assert found is not None
-    return int(found[1])
-
-
-def table() -> list[list[float]]:
-    """The rows of kQuintics."""
-    found = re.search(r"kQuintics\[\] = \{(.*?)\n\};", HEADER, re.DOTALL)
-    assert found is not None
-    return [[float(x) for x in row.split(",")] for row in re.findall(r"\{(.*?)\}", found[1])]
-
-
-def quintics(rounds: int) -> list[list[float]]:
-    """As the function `quintic` picks them."""
-    first, repeated, *last = table()
-    return [first, *[repeated] * (rounds - 1 - len(last)), *last]
-
-
-def optimal_quintic(low: mpmath.mpf, high: mpmath.mpf) -> Quintic:
-    """The odd quintic of least max |1 - p| on [low, high]: the error takes its largest size at four points, with
-    alternating sign (Chebyshev), at the ends and at the two extrema between them (Remez' exchange)."""
-    points = [low, (3 * low + high) / 4, (low + 3 * high) / 4, high]
-    while True:
-        equations = mpmath.matrix([[x, x**3, x**5, (-1) ** i] for i, x in enumerate(points)])
-        a, b, c, error = mpmath.lu_solve(equations, mpmath.matrix([1] * 4))
-        root = mpmath.sqrt(9 * b * b - 20 * a * c)
-        extrema = [mpmath.sqrt((-3 * b + sign * root) / (10 * c)) for sign in (-1, 1)]
-        moved = max(abs(x - y) for x, y in zip(extrema, points[1:3], strict=True))
-        points[1:3] = extrema
-        if moved < mpmath.mpf(10) ** -30:
-            assert all(abs(1 - (a * x + b * x**3 + c * x**5)) <= error * (1 + mpmath.mpf(10) ** -20) for x in points)
-            return a, b, c
-
-
-def test_the_table_is_the_optimal_quintics():
-    with mpmath.workdps(50):
-        low, high = SMALLEST, mpmath.mpf(1)
-        for row in quintics(constant("kRounds")):
-            begin = max(low, CUSHION * high)
-            a, b, c = optimal_quintic(begin, high)
-            np.testing.assert_allclose(row, [float(a), float(b), float(c)], rtol=1e-15)
-            low, high = (a * x + b * x**3 + c * x**5 for x in (low, high))
-
-
-def run(s: np.ndarray, rounds: int) -> list[np.ndarray]:
-    """What becomes of singular values in each round."""
-    seen = [s]
-    for a, b, c in quintics(rounds):
-        s = s * (a + b * s**2 + c * s**4)
-        seen.append(s)
-    return seen
-
-
-@pytest.mark.parametrize(("rounds", "smallest"), [("kRounds", 1e-8), ("kRoundsOfGram", 7.1e-7)])
-def test_the_rounds_make_one_of_every_singular_value(rounds, smallest):
-    margin = re.search(r"kMargin = ([\d.]+);", HEADER)
-    assert margin is not None
-    s = np.geomspace(smallest, 1 / math.sqrt(float(margin[1])), 100001)
-    assert np.abs(run(s, constant(rounds))[-1] - 1).max() <= 1.4e-8
-    below = np.geomspace(1e-20, smallest, 1001)
-    assert run(below, constant(rounds))[-1].max() <= 1 + 1.4e-8
-
-
-@pytest.mark.skipif(triton_library.missing() is not None, reason=str(triton_library.missing()))
-def test_the_triton_kernels_have_the_same_rounds():
-    from svmax_ops.backends.triton import polar_express as ours
-
-    assert [list(row) for row in ours.QUINTICS] == table()
-    for rounds, name in ((ours.ROUNDS, "kRounds"), (ours.ROUNDS_OF_GRAM, "kRoundsOfGram")):
-        assert rounds == constant(name)
-        assert [list(ours.QUINTICS[ours.row_of(round, rounds)]) for round in range(rounds)] == quintics(rounds)
-    assert constant("kRoundsBeforeRestart") == ours.ROUNDS_BEFORE_RESTART
-    assert f"double kShiftOfGram = {ours.SHIFT_OF_GRAM / np.finfo(float).eps:g};" in HEADER
-    assert f"double kMargin = {ours.MARGIN};" in HEADER
-
-
-def test_no_round_makes_large_singular_values_small():
-    """Rounding errors of the largest are added to the smallest: what counts must stay away from those."""
-    s = np.linspace(0.03, 1, 10001)
-    for after in run(s, constant("kRounds"))[1:]:
-        assert after.min() >= 0.1 * after.max()
-
-
-# ---- results, of every library: for CUDA and its host build these sizes are beyond one thread block
 
 SHAPES = [(200, 256), (288, 256), (256, 256)]
 SPECTRA = [
@@ -143,7 +46,7 @@ def spectrum(name: str, b: int, d: int) -> np.ndarray:
 def objective(x: np.ndarray, **options: bool) -> tuple[torch.Tensor, np.ndarray]:
     """The nuclear norm, and W."""
     options = {"normalize": True, "center": False, "need_gradient": True} | options
-    norm, w, _ = truth.kernels.objective(truth.tensor(x).float(), objective="nuclear_norm", **options)
+    norm, w, _, _ = truth.kernels.objective(truth.tensor(x).float(), objective="nuclear_norm", **options)
     return norm, truth.to_numpy(w)
 
 
@@ -169,9 +72,9 @@ def test_every_spectrum_keeps_the_contract(name, shape):
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("name", SPECTRA)
 def test_of_a_gram_matrix_alone_the_polar_factor_is_as_good(name):
-    """The nuclear norm is not, where a Gram matrix has lost the small singular values (csrc/cuda/large.h)."""
+    """The nuclear norm is not, where a Gram matrix has lost the small singular values (csrc/cuda/by_products.h)."""
     e = truth.embedding(spectrum(name, 288, 256), normalize=True)
-    norm, w = truth.kernels.spectral(truth.tensor(e.T @ e), need_inverse_sqrt=True)
+    norm, w, _ = truth.kernels.spectral(truth.tensor(e.T @ e), need_inverse_sqrt=True)
     s = np.linalg.svd(e, compute_uv=False)
     assert norm.item() == pytest.approx(s.sum(), rel=5e-9 if s[0] < 1e4 * s[-1] else 1e-5)
     error = truth.polar_error(polar(e, truth.to_numpy(w)), e)
@@ -185,7 +88,7 @@ def test_negative_eigenvalues_of_a_gram_matrix_do_not_run_away(size):
     """Rounding makes them of that many units, where many equal rows are summed."""
     v = np.linalg.qr(truth.to_numpy(truth.random(256, 256, dtype=torch.float64)))[0]
     eigenvalues = np.where(np.arange(256) == 0, 1, -size * np.finfo(float).eps)
-    norm, w = truth.kernels.spectral(truth.tensor(v * eigenvalues @ v.T), need_inverse_sqrt=True)
+    norm, w, _ = truth.kernels.spectral(truth.tensor(v * eigenvalues @ v.T), need_inverse_sqrt=True)
     assert norm.item() == pytest.approx(1, abs=1e-4)
     assert np.linalg.norm(truth.to_numpy(w), 2) <= 1e8
 

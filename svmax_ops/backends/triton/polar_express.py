@@ -1,4 +1,4 @@
-"""The optimal composed quintics of the spectral stage: the same table and rounds as csrc/cuda/polar_express.h.
+"""The optimal composed quintics of the spectral stage: the same table and rounds as csrc/quintics.h.
 
 Polar Express (Amsel et al. 2025) in Gram space: M <- M Q^2, Z <- Z Q with Q = aI + bM + cM^2. Each round takes a
 singular value s of E Z, a root of an eigenvalue of M, to s (a + b s^2 + c s^4), so that after all rounds all are one
