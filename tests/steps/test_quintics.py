@@ -81,7 +81,7 @@ def test_the_restart_comes_before_rounding_runs_away(steps):
     assert np.finfo(float).eps * growth**2 < 0.01
 
 
-@pytest.mark.skipif(triton_library.unavailable is not None, reason=str(triton_library.unavailable))
+@pytest.mark.skipif(triton_library.missing() is not None, reason=str(triton_library.missing()))
 def test_the_triton_kernels_have_the_same_rounds(steps):
     from svmax_ops.backends.triton import polar_express as ours
 
