@@ -13,18 +13,18 @@ constexpr int kChunk = 16;  // terms of the product at a time
 template <int kBlockColumns>
 constexpr int kBlockRows = 4 * kBackwardThreads / kBlockColumns;
 
-// One number a matrix: dl/d(value).
+// dl/d(value), one number a matrix, in either type.
 struct Grads {
-  bool double_precision;  // which of the two it is that
-  Global<const f32> f32s;
-  Global<const f64> f64s;  // points to them
+  bool is_float64;
+  Global<const f32> as_f32;
+  Global<const f64> as_f64;
   Strides strides;
 
-  static Grads in_float32(Global<const f32> grads, const Strides& strides) { return {false, grads, {}, strides}; }
-  static Grads in_float64(Global<const f64> grads, const Strides& strides) { return {true, {}, grads, strides}; }
+  static Grads of_float32(Global<const f32> grads, const Strides& strides) { return {false, grads, {}, strides}; }
+  static Grads of_float64(Global<const f64> grads, const Strides& strides) { return {true, {}, grads, strides}; }
   SVMAX_DEVICE f64 operator[](int64_t matrix) const {
     const int64_t at = strides.offset(matrix);
-    return double_precision ? f64(f64s[at]) : f64(f32(f32s[at]));
+    return is_float64 ? f64(as_f64[at]) : f64(f32(as_f32[at]));
   }
 };
 
