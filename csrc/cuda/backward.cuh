@@ -147,8 +147,8 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
 
   // float64 x has digits that float32 products would lose, and so has W where its mean row was taken off.
   const Global<const f64> w = options.weight + matrix * n * n;
-  const bool digits = sizeof(scalar_t) == sizeof(double) || (rows.center && !is_tall(b, d, rows.center));
-  if (!digits && options.in_float32[matrix])
+  const bool needs_float64 = sizeof(scalar_t) == sizeof(double) || (rows.center && !is_tall(b, d, rows.center));
+  if (!needs_float64 && options.in_float32[matrix])
     multiply<f32, kBlockColumns>(entries, w, first, count, norms, g, memory);
   else
     multiply<f64, kBlockColumns>(entries, w, first, count, norms, g, memory);
