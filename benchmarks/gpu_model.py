@@ -80,9 +80,9 @@ def emulate(shape: tuple[int, int, int], mode: str) -> tuple[list[Launch], int, 
     options = {"objective": "svmax_loss", "normalize": True, "center": False}
     gradient = mode != MODES[0]
     host.svmax_host_reset()
-    value, weight, norms = torch.ops.svmax_host.objective(x, **options, need_gradient=gradient)
+    value, *kept = torch.ops.svmax_host.objective(x, **options, need_gradient=gradient)
     if gradient:
-        torch.ops.svmax_host.backward(torch.ones_like(value), x, weight, norms, **options)
+        torch.ops.svmax_host.backward(torch.ones_like(value), x, *kept, **options)
     report = host.svmax_host_report().decode()
     splits = next((entry["grid"][1] for entry in json.loads(report) if "gram_kernel" in entry["kernel"]), 0)
     return launches(report, b, d, run, count), splits, pole_count(x.reshape(-1, b, d)[0])

@@ -122,7 +122,7 @@ class Problem:
 
 
 def template(n: int) -> int:
-    """csrc/cuda/stages.h: with_size."""
+    """csrc/cuda/launch_plans.h: with_size."""
     return next(size for size in (16, 32, 64, 128, 256, 1024) if n <= size)
 
 

@@ -1,6 +1,6 @@
-// What goes by torch.linalg: float64 x, which has no wider type to accumulate its Gram matrix in, and singular values
-// of matrices that no thread block holds. It is written once, in Python, for every device: the ops of these names in
-// the namespace `svmax_reference`, which svmax_ops registers with the schemas of schemas.cpp.
+// The way by torch.linalg, for float64 x, which has no wider type to accumulate its Gram matrix in, and for singular
+// values of matrices that no thread block holds. It is written once, in Python, for every device: the ops of the
+// namespace `svmax_reference`, which svmax_ops registers with the schemas of schemas.cpp.
 #pragma once
 #include <string>
 #include <tuple>

@@ -15,13 +15,13 @@ struct GramWorkspace {
   Buffer<double> packed, mean, row;
 };
 
-// p [d, b] = E', for the wide case: terms of EE' run over the columns of X.
+// e [d, b] = E', for the wide case: terms of EE' run over the columns of X.
 template <typename scalar_t>
-inline void pack_e_transposed(const Rows<scalar_t>& rows, const double* row_norms, const double* mean, double* p,
-                              int64_t p_row, double* row) {
+inline void pack_e_transposed(const Rows<scalar_t>& rows, const double* row_norms, const double* mean, double* e,
+                              int64_t e_row, double* row) {
   constexpr int64_t kBlock = 8;  // rows transposed together, so that a whole cache line is written at a time
   const int64_t d = rows.d;
-  for (int64_t i = 0; i < p_row; i += kBlock) {
+  for (int64_t i = 0; i < e_row; i += kBlock) {
     for (int64_t r = 0; r < kBlock; ++r) {
       if (i + r < rows.b)
         read_embedding(rows, i + r, row_norms, mean, row + r * d);
@@ -29,7 +29,7 @@ inline void pack_e_transposed(const Rows<scalar_t>& rows, const double* row_norm
         std::memset(row + r * d, 0, size_t(d) * sizeof(double));
     }
     for (int64_t j = 0; j < d; ++j)
-      for (int64_t r = 0; r < kBlock; ++r) p[j * p_row + i + r] = row[r * d + j];
+      for (int64_t r = 0; r < kBlock; ++r) e[j * e_row + i + r] = row[r * d + j];
   }
 }
 
@@ -42,19 +42,19 @@ void gram_panels(const Rows<scalar_t>& rows, const Panels<double>& g, double* ro
   double* row = space.row.reserve(8 * d);
   norms_and_mean(rows, row_norms, mean, row);
   g.clear_padding();
-  const int64_t p_row = leading_dimension<double>(n);
+  const int64_t e_row = leading_dimension<double>(n);
   if (!is_tall(b, d, rows.center)) {
-    double* p = space.packed.reserve(d * p_row);
-    pack_e_transposed(rows, row_norms, mean, p, p_row, row);
-    return add_products(p, p, p_row, d, g, false, pool);
+    double* e = space.packed.reserve(d * e_row);
+    pack_e_transposed(rows, row_norms, mean, e, e_row, row);
+    return add_products(e, e, e_row, d, g, false, pool);
   }
   const int64_t numbers = pool.threads > 1 ? kPackedNumbersForThreads : kPackedNumbers;
-  const int64_t block = larger(kDepth, numbers / p_row / kDepth * kDepth);
-  double* p = space.packed.reserve(smaller(block, b) * p_row);
+  const int64_t block = larger(kDepth, numbers / e_row / kDepth * kDepth);
+  double* e = space.packed.reserve(smaller(block, b) * e_row);
   for (int64_t i = 0; i < b; i += block) {
     const int64_t end = smaller(i + block, b);
-    pack_e(rows, i, end, row_norms, mean, p, p_row, row);
-    add_products(p, p, p_row, end - i, g, i > 0, pool);
+    pack_e(rows, i, end, row_norms, mean, e, e_row, row);
+    add_products(e, e, e_row, end - i, g, i > 0, pool);
   }
 }
 

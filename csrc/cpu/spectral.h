@@ -92,7 +92,7 @@ inline void roots_of_eigenvalues(const Tridiagonal& t, double* values, SpectralW
   }
 }
 
-// What W takes besides T: the poles, and the factors of (T + shift + pole)^(-1) for each.
+// W as its poles, and the factors of (T + shift + pole)^(-1) for each: all but Q.
 struct PoleFactors {
   Poles poles;
   double *ratio, *inverse;  // [n, poles.stride], see factor_poles

@@ -13,18 +13,18 @@ constexpr int kChunk = 16;  // terms of the product at a time
 template <int kBlockColumns>
 constexpr int kBlockRows = 4 * kBackwardThreads / kBlockColumns;
 
-// One number a matrix: dl/d(value).
+// dl/d(value), one number a matrix, in either type.
 struct Grads {
-  bool double_precision;  // which of the two it is that
-  Global<const f32> f32s;
-  Global<const f64> f64s;  // points to them
+  bool is_float64;
+  Global<const f32> as_f32;
+  Global<const f64> as_f64;
   Strides strides;
 
-  static Grads in_float32(Global<const f32> grads, const Strides& strides) { return {false, grads, {}, strides}; }
-  static Grads in_float64(Global<const f64> grads, const Strides& strides) { return {true, {}, grads, strides}; }
+  static Grads of_float32(Global<const f32> grads, const Strides& strides) { return {false, grads, {}, strides}; }
+  static Grads of_float64(Global<const f64> grads, const Strides& strides) { return {true, {}, grads, strides}; }
   SVMAX_DEVICE f64 operator[](int64_t matrix) const {
     const int64_t at = strides.offset(matrix);
-    return double_precision ? f64(f64s[at]) : f64(f32(f32s[at]));
+    return is_float64 ? f64(as_f64[at]) : f64(f32(as_f32[at]));
   }
 };
 
@@ -48,7 +48,7 @@ constexpr int64_t backward_shared_bytes(int64_t n, int64_t d) {
 
 // One matrix's E, entry by entry, from entries of x.
 template <typename scalar_t>
-struct Embedding {
+struct EntriesOfE {
   const Rows<scalar_t>& rows;
   Global<const scalar_t> x;
   Global<const f64> row_norms, mean;  // of this matrix
@@ -61,11 +61,11 @@ struct Embedding {
 
 // g [rows, d]: the block's rows, `count` from `first` on, of dl/dE = E W (tall) or W E (wide), the products taken in T.
 template <typename T, int kBlockColumns, typename scalar_t>
-SVMAX_DEVICE void multiply(const Embedding<scalar_t>& embedding, Global<const f64> w, int first, int count,
+SVMAX_DEVICE void multiply(const EntriesOfE<scalar_t>& entries, Global<const f64> w, int first, int count,
                            const Shared<f64>& norms, const Shared<f64>& g, SharedMemory memory) {
   constexpr int kRows = kBlockRows<kBlockColumns>, kStride = kLeftStride<kBlockColumns>, kEach = 4;
-  const Rows<scalar_t>& rows = embedding.rows;
-  const Global<const scalar_t> x = embedding.x;
+  const Rows<scalar_t>& rows = entries.rows;
+  const Global<const scalar_t> x = entries.x;
   const int b = int(rows.b), d = int(rows.d), n = b < d ? b : d, thread = int(threadIdx.x);
   const bool tall = is_tall(b, d, rows.center);
   // The block's rows of E (tall) or W as columns, rows of W (tall) or E.
@@ -73,8 +73,7 @@ SVMAX_DEVICE void multiply(const Embedding<scalar_t>& embedding, Global<const f6
   for (int at = thread; at < n * kRows; at += kBackwardThreads) {
     const int k = at % n, i = at / n;
     f64 value = 0;
-    if (i < count)
-      value = tall ? embedding.e(rows.at(x, first + i, k), k, norms[i]) : f64(w[int64_t(first + i) * n + k]);
+    if (i < count) value = tall ? entries.e(rows.at(x, first + i, k), k, norms[i]) : f64(w[int64_t(first + i) * n + k]);
     left[k * kStride + i] = T(value);
   }
   __syncthreads();
@@ -96,7 +95,7 @@ SVMAX_DEVICE void multiply(const Embedding<scalar_t>& embedding, Global<const f6
         if (k >= n || j >= d)
           right[at] = T(0);
         else if (!tall)
-          right[at] = T(embedding.e(f64(T(right[at])), j, rows.normalize ? f64(embedding.row_norms[k]) : f64(1)));
+          right[at] = T(entries.e(f64(T(right[at])), j, rows.normalize ? f64(entries.row_norms[k]) : f64(1)));
       }
       __syncthreads();
       if constexpr (sizeof(T) < sizeof(f64)) {
@@ -104,26 +103,26 @@ SVMAX_DEVICE void multiply(const Embedding<scalar_t>& embedding, Global<const f6
         for (int k = 0; k < terms; ++k) {
           const T factor = right[k * kBlockColumns + mine];
 #pragma unroll
-          for (int e = 0; e < kEach; ++e) part[e] = fma(T(left[(k0 + k) * kStride + i0 + e]), factor, part[e]);
+          for (int r = 0; r < kEach; ++r) part[r] = fma(T(left[(k0 + k) * kStride + i0 + r]), factor, part[r]);
         }
 #pragma unroll
-        for (int e = 0; e < kEach; ++e) sum[e] = sum[e] + f64(part[e]);
+        for (int r = 0; r < kEach; ++r) sum[r] = sum[r] + f64(part[r]);
       } else {
         for (int k = 0; k < terms; ++k) {
           const f64 factor = right[k * kBlockColumns + mine];
 #pragma unroll
-          for (int e = 0; e < kEach; e += 2) {
-            const Pair pair = load2(left + (k0 + k) * kStride + i0 + e);
-            sum[e] = fma(pair.x, factor, sum[e]);
-            sum[e + 1] = fma(pair.y, factor, sum[e + 1]);
+          for (int r = 0; r < kEach; r += 2) {
+            const Pair pair = load2(left + (k0 + k) * kStride + i0 + r);
+            sum[r] = fma(pair.x, factor, sum[r]);
+            sum[r + 1] = fma(pair.y, factor, sum[r + 1]);
           }
         }
       }
       __syncthreads();
     }
 #pragma unroll
-    for (int e = 0; e < kEach; ++e)
-      if (j0 + mine < d) g[(i0 + e) * d + j0 + mine] = sum[e];
+    for (int r = 0; r < kEach; ++r)
+      if (j0 + mine < d) g[(i0 + r) * d + j0 + mine] = sum[r];
   }
   __syncthreads();
 }
@@ -139,20 +138,20 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
   const Shared<f64> g = memory.take<f64>(kRows * d);  // [rows, d]: dl/dE
   const Shared<f64> norms = memory.take<f64>(kRows);
   const Global<const scalar_t> x = rows.matrix(matrix);
-  const Embedding<scalar_t> embedding{rows, x, rows.normalize ? options.row_norms + matrix * b : options.row_norms,
-                                      rows.center ? options.mean + matrix * d : options.mean};
+  const EntriesOfE<scalar_t> entries{rows, x, rows.normalize ? options.row_norms + matrix * b : options.row_norms,
+                                     rows.center ? options.mean + matrix * d : options.mean};
   const int first = int(blockIdx.x) * kRows, count = b - first < kRows ? b - first : kRows;
   if (thread < kRows)
-    norms[thread] = rows.normalize && thread < count ? f64(embedding.row_norms[first + thread]) : f64(1);
+    norms[thread] = rows.normalize && thread < count ? f64(entries.row_norms[first + thread]) : f64(1);
   __syncthreads();
 
   // float64 x has digits that float32 products would lose, and so has W where its mean row was taken off.
   const Global<const f64> w = options.weight + matrix * n * n;
-  const bool digits = sizeof(scalar_t) == sizeof(double) || (rows.center && !is_tall(b, d, rows.center));
-  if (!digits && options.in_float32[matrix])
-    multiply<f32, kBlockColumns>(embedding, w, first, count, norms, g, memory);
+  const bool needs_float64 = sizeof(scalar_t) == sizeof(double) || (rows.center && !is_tall(b, d, rows.center));
+  if (!needs_float64 && options.in_float32[matrix])
+    multiply<f32, kBlockColumns>(entries, w, first, count, norms, g, memory);
   else
-    multiply<f64, kBlockColumns>(embedding, w, first, count, norms, g, memory);
+    multiply<f64, kBlockColumns>(entries, w, first, count, norms, g, memory);
 
   // dx = (g - (g.e) e) / |x|: the projection is on the row before centring. One warp a row.
   const f64 grad = options.grads[rows.first + matrix];
@@ -162,13 +161,13 @@ backward_kernel(Rows<scalar_t> rows, BackwardOptions options, Global<scalar_t> d
     f64 along = 0, factor = grad;
     if (rows.normalize) {
       for (int j = lane_index(); j < d; j += kWarp)
-        along = fma(g[i * d + j], embedding.normalized(rows.at(x, first + i, j), norm), along);
+        along = fma(g[i * d + j], entries.normalized(rows.at(x, first + i, j), norm), along);
       along = warp_sum(along);
       factor = grad / norm;
     }
     for (int j = lane_index(); j < d; j += kWarp) {
       f64 value = g[i * d + j];
-      if (rows.normalize) value = fma(-along, embedding.normalized(rows.at(x, first + i, j), norm), value);
+      if (rows.normalize) value = fma(-along, entries.normalized(rows.at(x, first + i, j), norm), value);
       value = value * factor;
       // A zero row has no direction: its gradient is zero by contract. Written ==, so that a NaN norm makes it NaN.
       out[j] = from_f64<scalar_t>(rows.normalize && norm == 0 ? f64(0) : value);

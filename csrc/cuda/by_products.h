@@ -1,4 +1,4 @@
-// What is too large for one thread block, by matrix products: the ops of csrc/schemas.cpp with torch's operations.
+// The ops of csrc/schemas.cpp by matrix products, for what is too large for one thread block.
 // Nothing here waits for the device or reads from it.
 #pragma once
 #include <tuple>

@@ -24,12 +24,12 @@ struct GramOptions {
   int64_t terms_per_split;  // a multiple of kGramDepth
 };
 
-// terms[k * kTileRow + i] = E's entry k of the sum for row i of the tile: of column first + i when tall, else of row
+// e[k * kTileRow + i] = E's entry k of the sum for row i of the tile: of column first + i when tall, else of row
 // first + i.
 template <typename scalar_t>
 SVMAX_DEVICE void pack_e_tile(const Rows<scalar_t>& rows, Global<const scalar_t> x, bool tall, int64_t first,
                               int64_t begin, int count, const Shared<f64>& norms, Global<const f64> mean,
-                              const Shared<f64>& terms) {
+                              const Shared<f64>& e) {
   constexpr int kTogether = 4;
   const int64_t n = tall ? rows.d : rows.b;
   // A few reads at a time before anything is done with them, and none behind a branch, so that they overlap: a division
@@ -42,18 +42,18 @@ SVMAX_DEVICE void pack_e_tile(const Rows<scalar_t>& rows, Global<const scalar_t>
       const int i = tall ? at % kTile : at / kGramDepth, k = tall ? at / kTile : at % kGramDepth;
       const int64_t outer = first + i < n ? first + i : n - 1, inner = begin + (k < count ? k : count - 1);
       const f64 value = rows.at(x, tall ? inner : outer, tall ? outer : inner);
-      terms[k * kTileRow + i] = k < count && first + i < n ? value : f64(0);
+      e[k * kTileRow + i] = k < count && first + i < n ? value : f64(0);
     }
   }
   if (!rows.normalize && !rows.center) return;
   for (int at = int(threadIdx.x); at < kGramDepth * kTile; at += kGramThreads) {  // each thread its own ones again
     const int i = tall ? at % kTile : at / kGramDepth, k = tall ? at / kTile : at % kGramDepth;
     if (k >= count || first + i >= n) continue;
-    f64 value = terms[k * kTileRow + i];
+    f64 value = e[k * kTileRow + i];
     if (rows.normalize) value = Normalizer(norms[tall ? k : i])(value);
     // Mean first, then products: G - b mean mean' cancels at collapse.
     if (rows.center) value = value - mean[tall ? first + i : begin + k];
-    terms[k * kTileRow + i] = value;
+    e[k * kTileRow + i] = value;
   }
 }
 
@@ -63,10 +63,10 @@ SVMAX_KERNEL(kGramThreads, 2)
 gram_kernel(Rows<scalar_t> rows, GramOptions options) {
   constexpr int kSide = 16, kEach = kTile / kSide;  // 16 x 16 threads with 2 x 2 sums each
   SharedMemory memory;
-  const Shared<f64> left = memory.take<f64>(kGramDepth * kTileRow);
-  const Shared<f64> other = memory.take<f64>(kGramDepth * kTileRow);
+  const Shared<f64> e_rows = memory.take<f64>(kGramDepth * kTileRow);
+  const Shared<f64> own_columns = memory.take<f64>(kGramDepth * kTileRow);
   const Shared<f64> norms_of_terms = memory.take<f64>(kGramDepth);
-  const Shared<f64> norms_left = memory.take<f64>(kTile), norms_right = memory.take<f64>(kTile);
+  const Shared<f64> norms_of_rows = memory.take<f64>(kTile), norms_of_columns = memory.take<f64>(kTile);
 
   int tile_row = 0, tile_column = int(blockIdx.x);
   while (tile_column > tile_row) tile_column -= ++tile_row;
@@ -88,7 +88,7 @@ gram_kernel(Rows<scalar_t> rows, GramOptions options) {
       const int64_t row = (i < kTile ? first_row : first_column) + i % kTile;
       if (row >= rows.b) continue;
       const f64 norm = norm_of(row, diagonal && i < kTile && blockIdx.y == 0);
-      if (lane_index() == 0) (i < kTile ? norms_left : norms_right)[i % kTile] = norm;
+      if (lane_index() == 0) (i < kTile ? norms_of_rows : norms_of_columns)[i % kTile] = norm;
     }
     __syncthreads();
   }
@@ -106,34 +106,34 @@ gram_kernel(Rows<scalar_t> rows, GramOptions options) {
       }
       __syncthreads();
     }
-    pack_e_tile(rows, x, tall, first_row, at, count, tall ? norms_of_terms : norms_left, mean, left);
+    pack_e_tile(rows, x, tall, first_row, at, count, tall ? norms_of_terms : norms_of_rows, mean, e_rows);
     if (!diagonal)
-      pack_e_tile(rows, x, tall, first_column, at, count, tall ? norms_of_terms : norms_right, mean, other);
+      pack_e_tile(rows, x, tall, first_column, at, count, tall ? norms_of_terms : norms_of_columns, mean, own_columns);
     __syncthreads();
-    const Shared<f64> right = diagonal ? left : other;
+    const Shared<f64> e_columns = diagonal ? e_rows : own_columns;
     f64 sum[kEach][kEach] = {};
 #pragma unroll 8
     for (int k = 0; k < kGramDepth; ++k) {
       f64 a[kEach], b[kEach];
-      for (int e = 0; e < kEach; ++e) {
-        a[e] = left[k * kTileRow + i0 + e * kSide];
-        b[e] = right[k * kTileRow + j0 + e * kSide];
+      for (int p = 0; p < kEach; ++p) {
+        a[p] = e_rows[k * kTileRow + i0 + p * kSide];
+        b[p] = e_columns[k * kTileRow + j0 + p * kSide];
       }
-      for (int e = 0; e < kEach; ++e)
-        for (int f = 0; f < kEach; ++f) sum[e][f] = fma(a[e], b[f], sum[e][f]);
+      for (int p = 0; p < kEach; ++p)
+        for (int q = 0; q < kEach; ++q) sum[p][q] = fma(a[p], b[q], sum[p][q]);
     }
-    for (int e = 0; e < kEach; ++e)
-      for (int f = 0; f < kEach; ++f) total[e][f] = total[e][f] + sum[e][f];
+    for (int p = 0; p < kEach; ++p)
+      for (int q = 0; q < kEach; ++q) total[p][q] = total[p][q] + sum[p][q];
     __syncthreads();
   }
 
   const Global<f64> out = options.partial + (matrix * gridDim.y + blockIdx.y) * n * n;
-  for (int e = 0; e < kEach; ++e) {
-    for (int f = 0; f < kEach; ++f) {
-      const int64_t i = first_row + i0 + e * kSide, j = first_column + j0 + f * kSide;
+  for (int p = 0; p < kEach; ++p) {
+    for (int q = 0; q < kEach; ++q) {
+      const int64_t i = first_row + i0 + p * kSide, j = first_column + j0 + q * kSide;
       if (i >= n || j >= n) continue;
-      out[i * n + j] = total[e][f];
-      if (!diagonal) out[j * n + i] = total[e][f];
+      out[i * n + j] = total[p][q];
+      if (!diagonal) out[j * n + i] = total[p][q];
     }
   }
 }

@@ -157,31 +157,30 @@ void with_matrix_memory(const Device& device, const Tensor& like, SpectralOption
 
 // The objective or the nuclear norm of each matrix of `options`.
 template <int N>
-void launch_spectral_as(const Device& device, const Tensor& like, SpectralOptions& options) {
+void launch_spectral_as(const Device& device, const Tensor& like, SpectralOptions options) {
   with_matrix_memory<N>(device, like, options, [&](int64_t shared_bytes) {
     SVMAX_LAUNCH(device, (spectral_kernel<N>), Grid{(options.matrices + Layout<N>::kTeams - 1) / Layout<N>::kTeams},
                  Layout<N>::kThreads * Layout<N>::kTeams, shared_bytes, options);
   });
 }
 
-inline void launch_spectral(const Device& device, const Tensor& like, SpectralOptions options) {
+inline void launch_spectral(const Device& device, const Tensor& like, const SpectralOptions& options) {
   with_size<256>(options.gram.n, [&]<int N>() { launch_spectral_as<N>(device, like, options); });
 }
 
 // The same, and slope times W into weight [matrices, n, n], with its precision.
-inline void launch_spectral_with_weight(const Device& device, const Tensor& like, SpectralOptions options,
+inline void launch_spectral_with_weight(const Device& device, const Tensor& like, const SpectralOptions& options,
                                         Global<f64> weight, Global<bool> in_float32) {
   const int64_t n = options.gram.n, m = options.matrices;
   with_size<256>(n, [&]<int N>() {
     const Tensor reflectors = scratch({m, n, N}, like), beta = scratch({m, n}, like);
     const Tensor ratio = scratch({m, n, kPoleStride}, like), inverse = scratch({m, n, kPoleStride}, like);
     const Tensor plan = scratch({m, Factors::kPlan}, like);
-    options.need_inverse_sqrt = true;
-    options.factors = {global<f64>(reflectors), global<f64>(beta), global<f64>(ratio),
-                       global<f64>(inverse),    global<f64>(plan), in_float32};
-    launch_spectral_as<N>(device, like, options);
+    const Factors factors{global<f64>(reflectors), global<f64>(beta), global<f64>(ratio),
+                          global<f64>(inverse),    global<f64>(plan), in_float32};
+    launch_spectral_as<N>(device, like, options.with_inverse_sqrt(factors));
     SVMAX_LAUNCH(device, (transform_kernel<N>), Grid{(n + Columns<N>::kPerBlock - 1) / Columns<N>::kPerBlock, m},
-                 Columns<N>::kThreads, Columns<N>::shared_bytes(), options.factors, int(n), weight);
+                 Columns<N>::kThreads, Columns<N>::shared_bytes(), factors, int(n), weight);
   });
 }
 
@@ -211,8 +210,8 @@ inline bool fits_backward(const Device& device, const Matrices& in) {
 inline void launch_backward(const Device& device, const Matrices& in, const Tensor& grad, const Tensor& x,
                             const Tensor& weight, const Tensor& in_float32, const Tensor& row_norms, const Tensor& dx) {
   const Strides strides = strides_of(Batch(grad, 0));
-  const Grads grads = grad.scalar_type() == ScalarType::Double ? Grads::in_float64(global<const f64>(grad), strides)
-                                                               : Grads::in_float32(global<const f32>(grad), strides);
+  const Grads grads = grad.scalar_type() == ScalarType::Double ? Grads::of_float64(global<const f64>(grad), strides)
+                                                               : Grads::of_float32(global<const f32>(grad), strides);
   for_each_group(in.batch.count, in.first.center ? in.d * int64_t(sizeof(double)) : 1, [&](int64_t first, int64_t m) {
     std::optional<Tensor> mean;
     if (in.first.center) {

@@ -18,27 +18,27 @@ constexpr double kFloatRange = 1e15;
 // this part of it the norm comes from eigenvalues; the poles themselves are good to 4e-9.
 constexpr double kErrorForEigenvalues = 1e-8;
 
-// What a launch is to find of each matrix.
+// The result of a launch.
 enum class Result {
-  Objective,       // by spectral_kernel: f(N)
-  NuclearNorm,     // by spectral_kernel: N
-  SingularValues,  // by singular_values_kernel: all of them
-  LostNorm,        // by singular_values_kernel: N, where matrix products have lost it
+  Objective,       // spectral_kernel: f(N)
+  NuclearNorm,     // spectral_kernel: N
+  SingularValues,  // singular_values_kernel: all of them
+  LostNorm,        // singular_values_kernel: N, for the matrices for which products have lost it
 };
 
 struct SpectralOptions {
   Parts gram;
   int matrices;
   Result result;
-  Objective objective;             // f; its slope multiplies W
-  Global<f32> value;               // [matrices] Objective
-  Global<f64> nuclear_norm;        // [matrices] NuclearNorm, LostNorm
-  Global<f32> singular_values;     // [matrices, n] SingularValues, descending
-  Global<const f64> lost;          // [matrices] LostNorm: those above kMostLost
-  bool need_inverse_sqrt = false;  // spectral_kernel: then it writes
-  Factors factors = {};            // these
-  bool in_work = false;            // a matrix that neither registers nor shared memory hold lies in
-  Global<f64> work = {};           // [matrices, n, n]
+  Objective objective;             // f, whose slope multiplies W
+  Global<f32> value;               // [matrices], written for Objective
+  Global<f64> nuclear_norm;        // [matrices], written for NuclearNorm and LostNorm
+  Global<f32> singular_values;     // [matrices, n], written for SingularValues, descending
+  Global<const f64> lost;          // [matrices], read for LostNorm: a matrix above kMostLost is one of those
+  bool need_inverse_sqrt = false;  // whether spectral_kernel writes the factors of W
+  Factors factors = {};
+  bool in_work = false;   // whether a matrix lies in `work`, since neither registers nor shared memory hold it
+  Global<f64> work = {};  // [matrices, n, n]
 
   static SpectralOptions for_objective(Parts gram, int64_t matrices, const Objective& objective, Global<f32> value) {
     return {gram, int(matrices), Result::Objective, objective, value, {}, {}, {}};
@@ -51,6 +51,12 @@ struct SpectralOptions {
   }
   static SpectralOptions for_lost_norm(Parts gram, int64_t matrices, Global<const f64> lost, Global<f64> nuclear_norm) {
     return {gram, int(matrices), Result::LostNorm, Objective::linear(1), {}, nuclear_norm, {}, lost};
+  }
+  SpectralOptions with_inverse_sqrt(const Factors& written) const {
+    SpectralOptions result = *this;
+    result.need_inverse_sqrt = true;
+    result.factors = written;
+    return result;
   }
 };
 

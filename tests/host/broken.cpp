@@ -18,14 +18,6 @@ divergent_barrier() {
 }
 
 SVMAX_KERNEL(kThreads, 1)
-divergent_vote() {
-  if (threadIdx.x == 63)
-    __syncthreads();  // here: divergent_vote
-  else
-    __syncthreads_and(1);
-}
-
-SVMAX_KERNEL(kThreads, 1)
 barrier_after_exit() {
   if (threadIdx.x == 0) return;
   __syncthreads();  // here: barrier_after_exit
@@ -278,7 +270,6 @@ void launch(const char* name, void (*kernel)(Parameters...), Parameters... argum
 
 const svmax_host::Example kExamples[] = {
     EXAMPLE(divergent_barrier),
-    EXAMPLE(divergent_vote),
     EXAMPLE(barrier_after_exit),
     EXAMPLE(exit_while_others_wait),
     EXAMPLE(barrier_while_others_shuffle, out),

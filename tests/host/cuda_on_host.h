@@ -31,10 +31,7 @@ scalar_t from_f64(f64 x) {
   return scalars::from_double<scalar_t>(x.plain());
 }
 
-inline void __syncthreads(Where where = Where::current()) { svmax_host::barrier(true, where); }
-inline int __syncthreads_and(int value, Where where = Where::current()) {
-  return svmax_host::barrier(value != 0, where);
-}
+inline void __syncthreads(Where where = Where::current()) { svmax_host::barrier(where); }
 inline void __syncwarp(unsigned mask = 0xffffffffu, Where where = Where::current()) {
   svmax_host::sync_warp(mask, where);
 }

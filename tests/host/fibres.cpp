@@ -116,7 +116,6 @@ struct Block {
   int arrived, exited;
   int first_arrived, last_exited;
   Where barrier;
-  bool all, result;  // of the votes
 
   std::string failure;
 };
@@ -250,7 +249,6 @@ void enter() {
 void run_block() {
   shared_state.begin_block(block.threads / kWarpSize);
   block.arrived = block.exited = 0;
-  block.all = true;
   block.ready = unsigned((uint64_t(1) << block.threads / kWarpSize) - 1);
   for (int i = 0; i < block.threads / kWarpSize; ++i) {
     warps[i].runnable = ~0u;
@@ -276,7 +274,7 @@ void violation(const std::string& what, Where where) {
   __builtin_unreachable();
 }
 
-bool barrier(bool value, Where where) {
+void barrier(Where where) {
   const int index = threadIdx.x / kWarpSize, self = threadIdx.x % kWarpSize;
   Warp& warp = warps[index];
   if (block.exited > 0) violation("barrier after thread " + std::to_string(block.last_exited) + " has ended", where);
@@ -288,25 +286,21 @@ bool barrier(bool value, Where where) {
               where);
   }
   check_not_awaited(warp, self, ("barrier at " + text(where)).c_str());
-  block.all = block.all && value;
   warp.runnable &= ~(1u << self);
   warp.at_barrier |= 1u << self;
   if (warp.at_barrier == ~0u) bank_counter.flush(index, ~0u);
   if (++block.arrived < block.threads) {
     leave();
-    return block.result;
+    return;
   }
   shared_state.barrier();
   count(&Counters::barriers);
-  block.result = block.all;
-  block.all = true;
   block.arrived = 0;
   for (int i = 0; i < block.threads / kWarpSize; ++i) {
     warps[i].at_barrier = 0;
     warps[i].runnable = ~0u;
     block.ready |= 1u << i;
   }
-  return block.result;
 }
 
 void sync_warp(unsigned mask, Where where) { meet(Operation::Sync, mask, 0, 0, where); }

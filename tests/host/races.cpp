@@ -43,8 +43,8 @@ void forward_and_backward(int64_t matrices, int64_t b, int64_t d, int32_t dtype,
   std::printf("%d x [%d, %d] %s\n", int(matrices), int(b), int(d), center ? "centred" : "");
   std::fflush(stdout);
   const Tensor x = random_rows(matrices, b, d, dtype);
-  const auto [value, weight, row_norms] = objective_cuda(x, "svmax_loss", true, center, true);
-  backward_cuda(value, x, weight, row_norms, "svmax_loss", true, center);
+  const auto [value, weight, in_float32, row_norms] = objective_cuda(x, "svmax_loss", true, center, true);
+  backward_cuda(value, x, weight, in_float32, row_norms, "svmax_loss", true, center);
   singular_values_cuda(x, true, center, true);
 }
 

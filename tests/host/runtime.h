@@ -65,7 +65,7 @@ inline void count(Operations Counters::* type, int64_t Operations::* operation) 
 // Ends the launch: `what` arrives with kernel, block, thread and line as a std::runtime_error.
 [[noreturn]] void violation(const std::string& what, Where where);
 
-bool barrier(bool value, Where where);  // -> whether `value` is true in every thread
+void barrier(Where where);
 void sync_warp(unsigned mask, Where where);
 enum class Type { F64, F32, Int };
 // -> the value that lane `source` of the warp gave.

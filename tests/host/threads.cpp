@@ -19,24 +19,20 @@ namespace {
 class Barrier {
  public:
   void reset(int threads) { threads_ = threads; }
-  bool wait(bool value) {
+  void wait() {
     const unsigned round = round_.load(std::memory_order_acquire);
-    if (!value) all_[round % 2].store(false, std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
       arrived_.store(0, std::memory_order_relaxed);
-      all_[(round + 1) % 2].store(true, std::memory_order_relaxed);
       round_.store(round + 1, std::memory_order_release);
     } else {
       while (round_.load(std::memory_order_acquire) == round) sched_yield();
     }
-    return all_[round % 2].load(std::memory_order_relaxed);
   }
 
  private:
   int threads_ = 0;
   std::atomic<int> arrived_ = 0;
   std::atomic<unsigned> round_ = 0;
-  std::atomic<bool> all_[2] = {true, true};
 };
 
 // Where the lanes of one mask meet. kOrder: whether what they did before is then ordered. For a shuffle it is not, on a
@@ -92,7 +88,7 @@ void violation(const std::string& what, Where where) {
   _exit(1);
 }
 
-bool barrier(bool value, Where) { return block_barrier.wait(value); }
+void barrier(Where) { block_barrier.wait(); }
 
 void sync_warp(unsigned mask, Where) { of_mask(warp().syncs, mask).meet(lane(), 0, 0); }
 
@@ -115,9 +111,9 @@ void run(const char* kernel, Dim3 grid, int threads, int bytes, void (*thread)(c
       const int64_t blocks = int64_t(grid.x) * grid.y * grid.z;
       for (int64_t b = 0; b < blocks; ++b) {
         if (i == 0) blockIdx = {int(b % grid.x), int(b / grid.x % grid.y), int(b / grid.x / grid.y)};
-        block_barrier.wait(true);
+        block_barrier.wait();
         thread(data);
-        block_barrier.wait(true);
+        block_barrier.wait();
       }
     });
   }
