@@ -337,6 +337,7 @@ void run(const char* kernel, Dim3 grid, int threads, int bytes, void (*thread)(c
       }
     }
   }
+  ++launched;
   if (counting) launches.push_back(launch);
 }
 

@@ -72,6 +72,8 @@ extern "C" {
   report = "[" + report + "]";
   return report.c_str();
 }
+// How many launches there have been since the library was loaded.
+[[gnu::visibility("default")]] int64_t svmax_host_launched() { return svmax_host::launched; }
 // Launches and wavefronts are kept from here on.
 [[gnu::visibility("default")]] void svmax_host_reset() {
   svmax_host::launches.clear();

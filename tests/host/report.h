@@ -16,5 +16,6 @@ struct Launch {
   void add(const Counters& block);
 };
 inline std::vector<Launch> launches;  // since the last reset, while `counting`
+inline int64_t launched = 0;          // how many there have been, `counting` or not
 
 }  // namespace svmax_host
