@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import sys
 
 import pytest
 
 from svmax_ops.backends import native
-from tests import available
+from tests import available, cmake
 from tests.combinations import Combinations, choose, few
+from tests.steps import library as steps
 
 
 @pytest.mark.parametrize("sizes", [(4,), (2, 3), (6, 4, 4, 4), (3, 1, 5, 2)], ids=str)
@@ -66,3 +69,20 @@ def test_looking_for_instruction_sets_changes_none():
     assert available._runs("baseline")
     assert not available._runs("sse9")
     assert native.instruction_set() == before
+
+
+def test_the_steps_name_what_they_cannot_be_built_without(monkeypatch, tmp_path):
+    assert steps.missing() == available.MISSING.get("steps")
+    monkeypatch.setattr(steps, "PYTHON", str(tmp_path))
+    assert steps.missing() == (
+        f"the tests' C++ needs Python.h, which is not in {tmp_path} (Debian, Ubuntu: apt install python3-dev)"
+    )
+    monkeypatch.setitem(sys.modules, "pybind11", None)
+    assert steps.missing() == "the tests' C++ needs pybind11; pip install pybind11"
+
+
+@pytest.mark.parametrize("tool", ["cmake", "ninja"])
+def test_a_missing_tool_is_named(monkeypatch, tool):
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name, *path, **more: None if name == tool else which(name, **more))
+    assert cmake.missing() == f"the tests' C++ needs {tool}, which is neither beside {sys.executable} nor in PATH"

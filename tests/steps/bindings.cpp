@@ -127,7 +127,7 @@ Array eigenvalues(const Array& diagonal, const Array& off) {
   const Diagonals t(diagonal, off);
   Scratch<double> values(t.n), couplings(t.n);
   std::memcpy(values.data(), t.diagonal, size_t(t.n) * sizeof(double));
-  std::memcpy(couplings.data(), t.off, size_t(t.n) * sizeof(double));
+  std::memcpy(couplings.data(), t.off, size_t(t.n - 1) * sizeof(double));  // the last couples nothing: it stays NaN
   tridiagonal_eigenvalues(values.data(), couplings.data(), t.n);
   couplings.check();
   return values.array({t.n});
@@ -174,6 +174,10 @@ Array sum(const Poles& poles, const Array& ratio, const Array& inverse, bool in_
   memory.check();
   Array out({n, n});
   f.write_symmetric(1.0, out.mutable_data());
+  // The blocks on the diagonal as they are: back_transform reads both halves of them.
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t k = i / f.kColumns * f.kColumns; k < smaller(round_up(i + 1, f.kColumns), n); ++k)
+      out.mutable_at(i, k) = double(f.element(i, k));
   return out;
 }
 

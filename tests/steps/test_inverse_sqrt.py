@@ -47,7 +47,7 @@ def test_the_interval_of_the_rule_encloses_the_spectrum_closely(steps, name):
         eigenvalues, _ = t.decomposed()
         poles = steps.choose_poles(*t)
         slack = 2 * poles.shift  # 8 eps |T|: the pivots of the sections round, and so do SciPy's eigenvalues
-        assert poles.shift == pytest.approx(4 * EPS * (poles.highest - poles.shift), rel=1e-12)
+        assert poles.shift == pytest.approx(4 * EPS * (poles.highest - poles.shift), rel=1e-12, abs=0)
         # Gershgorin's bound: an off-diagonal entry of a positive semidefinite matrix is no larger than an eigenvalue.
         assert eigenvalues[-1] + poles.shift <= poles.highest <= 3 * eigenvalues[-1] + slack, n
         # The sections end with an interval of 1.5 or less; where they begin, at the shift, the eigenvalue may be zero.
@@ -93,7 +93,7 @@ def test_the_trace_of_the_inverse(steps, name):
             shifted = [x + mpmath.mpf(shift) for x in exact(name, n).eigenvalues]
             expected = float(sum(1 / x for x in shifted))
             condition = float(shifted[-1] / shifted[0])
-        assert steps.inverse_trace(*t, shift) == pytest.approx(expected, rel=4 * EPS * (n + condition)), n
+        assert steps.inverse_trace(*t, shift) == pytest.approx(expected, rel=4 * EPS * (n + condition), abs=0), n
 
 
 @pytest.mark.parametrize("name", ["random", "diagonal"])
@@ -103,7 +103,7 @@ def test_the_trace_of_the_inverse_of_many_rows(steps, name):
         eigenvalues, _ = t.decomposed()
         tolerance = 8 * EPS * eigenvalues[-1] / eigenvalues[0] * n**0.5
         expected = (1 / (eigenvalues + 1e-3)).sum()
-        assert steps.inverse_trace(*t, 1e-3) == pytest.approx(expected, rel=tolerance)
+        assert steps.inverse_trace(*t, 1e-3) == pytest.approx(expected, rel=tolerance, abs=0)
 
 
 @pytest.mark.parametrize("name", GRAMS)
@@ -140,7 +140,7 @@ def test_the_trace_of_the_root(steps, name):
         found = factored(steps, tridiagonal(name, n))
         with mpmath.workdps(40):
             expected = sum(mpmath.sqrt(x + mpmath.mpf(found.poles.shift)) for x in exact(name, n).eigenvalues)
-        assert found.root_trace == pytest.approx(float(expected), rel=RULE), n
+        assert found.root_trace == pytest.approx(float(expected), rel=RULE, abs=0), n
 
 
 @pytest.mark.parametrize("name", ["random", "diagonal"])
@@ -154,7 +154,7 @@ def test_the_sum_is_the_inverse_square_root(steps, name):
         shifted = eigenvalues + found.poles.shift
         expected = vectors / np.sqrt(shifted) @ vectors.T
         assert np.linalg.norm(f - expected, 2) <= RULE * np.linalg.norm(expected, 2), n
-        assert found.root_trace == pytest.approx(np.sqrt(shifted).sum(), rel=RULE), n
+        assert found.root_trace == pytest.approx(np.sqrt(shifted).sum(), rel=RULE, abs=0), n
         np.testing.assert_array_equal(f, f.T)
 
 
