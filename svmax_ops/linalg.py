@@ -130,7 +130,6 @@ def singular_values_backward(
     that the op belongs to.
     """
     check_backward("singular_values_backward", x, normalize, grad=grad, gram=gram, row_norms=row_norms)
-    grad = grad.to(torch.float64)
     if x.dtype == torch.float64:
         e, poison = _finite(embedding(x, normalize, center)[1])
         left, s, right = torch.linalg.svd(e, full_matrices=False)
@@ -141,12 +140,11 @@ def singular_values_backward(
         values, vectors = torch.linalg.eigh(gram)
         # The shift of the stage `spectral`, so that |P| <= 1 + 1e-8 here too where s is rounding noise. A zero matrix
         # has the smallest number there is room for instead of zeros: its E, which is zero, makes zeros of W.
-        values = values.clamp_(min=1e-300)
+        values.clamp_(min=1e-300)
         over = grad.flip(-1) * torch.add(values, values[..., -1:], alpha=4 * _EPS).rsqrt_()
-    weight = (vectors * (over + poison[..., None])[..., None, :]) @ vectors.mT
-    ones = grad.new_ones(grad.shape[:-1])
+    weight = (vectors * over[..., None, :]) @ vectors.mT
     options = {"objective": "nuclear_norm", "normalize": normalize, "center": center}
-    return backward(ones, x, weight, in_float64(x, True), row_norms, **options)
+    return backward(1 + poison, x, weight, in_float64(x, True), row_norms, **options)
 
 
 # ---- what several of them need
