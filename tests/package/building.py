@@ -12,6 +12,9 @@ ROOT = Path(__file__).parents[2]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SVMAX"))}
 # One architecture of GPUs, where nothing else is asked for: seven take minutes.
 CLEAN.setdefault("CMAKE_ARGS", "-DSVMAX_CUDA_ARCHITECTURES=90")
+# As on a machine whose owner has set such flags for everything: CMakeLists.txt takes back what would break the kernels.
+ANY_FLAGS = "-Ofast -ffast-math -ffinite-math-only -funsafe-math-optimizations -march=native"
+WITH_FLAGS = {**CLEAN, "CXXFLAGS": f"{CLEAN.get('CXXFLAGS', '')} {ANY_FLAGS}"}
 BUILD = ("-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--disable-pip-version-check")
 
 

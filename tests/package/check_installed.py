@@ -46,8 +46,22 @@ def main(version: str) -> None:
                     compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
                     x = torch.randn(48, 16)
                     torch.testing.assert_close(compiled(x), function(x))
+    check_special_numbers()
     print(f"CUDA kernels: {check_cuda()}")
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}: ok")
+
+
+def check_special_numbers() -> None:
+    """A NaN stays one, also where the compiler was told that there are none; and the process has subnormal numbers."""
+    for poison in (float("nan"), float("inf")):
+        x = torch.randn(40, 24)
+        x[7, 3] = poison
+        x.requires_grad_()
+        loss = svmax_ops.svmax_loss(x)
+        assert loss.isnan(), loss
+        assert torch.autograd.grad(loss, x)[0].isnan().all()
+    smallest = torch.tensor(2.0**-1074, dtype=torch.float64)
+    assert smallest * 1 > 0
 
 
 def check_cuda() -> str:

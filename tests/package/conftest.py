@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.package.building import BUILD, CLEAN, ROOT, Built, succeed, tracked
+from tests.package.building import BUILD, CLEAN, ROOT, WITH_FLAGS, Built, succeed, tracked
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """A source distribution of the copy, and a wheel built from what is in that.
 
-    The CUDA kernels in it, where there is nvcc, are for the GPU architectures that CMAKE_ARGS asks for.
+    The CUDA kernels in it, where there is nvcc, are for the GPU architectures that CMAKE_ARGS asks for. It is built
+    under flags that would break it (building.py), so that what it holds and computes shows that they do not.
     """
     out = tmp_path_factory.mktemp("built")
     make_sdist = "import sys, setuptools.build_meta as backend; backend.build_sdist(sys.argv[1])"
@@ -36,7 +37,7 @@ def built(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     with tarfile.open(archive) as files:
         files.extractall(out)
     (source,) = (path for path in out.iterdir() if path.is_dir())
-    succeed(sys.executable, *BUILD, "--wheel-dir", out, source, cwd=out, env=CLEAN)
+    succeed(sys.executable, *BUILD, "--wheel-dir", out, source, cwd=out, env=WITH_FLAGS)
     (wheel,) = out.glob("*.whl")
     (objects,) = source.glob("build/temp.*")
     return Built(wheel, source, objects)
