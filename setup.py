@@ -13,12 +13,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
+OLDEST_SETUPTOOLS = 77  # the first that reads pyproject.toml's license; the venv of Python 3.11 brings 65.5
+
+if int(setuptools.__version__.partition(".")[0]) < OLDEST_SETUPTOOLS:
+    sys.exit(
+        f"error: svmax_ops: setuptools {setuptools.__version__} is too old to build this; install a newer one:"
+        f" pip install 'setuptools>={OLDEST_SETUPTOOLS}'"
+    )
+from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402 - which an old one does not have
+
+
+class OnlyWhatIsThere(build_py):
+    def run(self) -> None:
+        """Without modules that an earlier build has left and the source no longer has."""
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "svmax_ops", ignore_errors=True)
+        super().run()
 
 
 class CMakeBuild(build_ext):
@@ -92,5 +109,5 @@ def run(command: list[str]) -> None:
 
 setup(
     ext_modules=[Extension("svmax_ops._C", sources=[]), Extension("svmax_ops._C_cuda", sources=[])],
-    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_py": OnlyWhatIsThere, "build_ext": CMakeBuild, "bdist_wheel": PlatformWheel},
 )

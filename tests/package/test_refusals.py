@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ensurepip
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,20 @@ def test_without_a_build_tool(copy, tmp_path, missing):
     path = only(tmp_path, *{"cmake", "ninja"} - {missing})
     said = refusal(copy, tmp_path, bare_python(tmp_path), PATH=path)
     assert said == f"svmax_ops: {missing} was not found; install it, for example with: pip install {missing}"
+
+
+def test_with_the_setuptools_of_an_older_pythons_venv(copy, tmp_path):
+    """`pip install setuptools` says that it is there already."""
+    bundled = [*(Path(ensurepip.__file__).parent / "_bundled").glob("setuptools-65*.whl")]
+    if not bundled:
+        pytest.skip("this Python's venv brings no setuptools")
+    with zipfile.ZipFile(bundled[0]) as files:
+        files.extractall(tmp_path / "old")
+    said = refusal(copy, tmp_path, PYTHONPATH=str(tmp_path / "old"))
+    assert re.fullmatch(
+        r"svmax_ops: setuptools 65\.\S+ is too old to build this; install a newer one: pip install 'setuptools>=77'",
+        said,
+    )
 
 
 def test_against_an_old_torch(copy, tmp_path):

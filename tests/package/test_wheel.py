@@ -120,8 +120,16 @@ def test_dispatcher_is_compiled_for_every_machine(built):
 
 
 def test_builds_again_where_it_was_built(built, tmp_path):
-    """As after a change of one kernel: CMake's memory of the first build must not stand in the way."""
+    """As after a change of one kernel: CMake's memory of the first build must not stand in the way.
+
+    Nor what the source no longer has: a module that is left from the first build is not in the second wheel.
+    """
+    (modules,) = built.source.glob("build/lib*/svmax_ops")
+    (modules / "removed.py").touch()
     before = {path: path.stat().st_mtime_ns for path in built.objects.glob("CMakeFiles/*.dir/**/*.o")}
     assert before
     succeed(sys.executable, *BUILD, "--wheel-dir", tmp_path, built.source, cwd=tmp_path, env=WITH_FLAGS)
     assert {path: path.stat().st_mtime_ns for path in before} == before  # and nothing was compiled a second time
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as again, zipfile.ZipFile(built.wheel) as first:
+        assert again.namelist() == first.namelist()
