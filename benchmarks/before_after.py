@@ -1,4 +1,4 @@
-"""What a change costs: the speed of this checkout beside that of another one, taken in turns.
+"""The price of a change: the speed of this checkout beside that of another one, taken in turns.
 
 python -m benchmarks.before_after ../before --out benchmarks/results/cpu/rooms    # that one built; machine idle
 """

@@ -1,4 +1,4 @@
-// What every kernel relies on, checked for callers of torch.ops; the Python functions refuse earlier and say more.
+// The checks that every kernel relies on, for callers of torch.ops; the Python functions refuse earlier and say more.
 // Every sentence is in shapes, dtypes and devices, as torch writes them.
 #pragma once
 #include <torch/csrc/stable/tensor.h>

@@ -1,4 +1,4 @@
-// What the loss is as a function of the nuclear norm N: value = f(N), slope = df/dN.
+// The loss as a function of the nuclear norm N: value = f(N), slope = df/dN.
 #pragma once
 #include <cmath>
 

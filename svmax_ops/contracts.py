@@ -1,4 +1,4 @@
-"""What every kernel in Python relies on, checked for callers of torch.ops: as csrc/contracts.h, with its words."""
+"""The checks that every kernel in Python relies on, for callers of torch.ops: as csrc/contracts.h, with its words."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_objective(objective: str, x: Tensor, center: bool) -> None:
 
 
 def check_backward(op: str, x: Tensor, normalize: bool, **given: Tensor) -> None:
-    """What a backward op takes beside x, by its name: the gradient of the result, and what the forward op returned."""
+    """Check the arguments of a backward op beside x, by their names: grad, and what the forward op returned."""
     check_matrices(op, "x", x)
     batch, (b, d) = x.shape[:-2], x.shape[-2:]
     n = min(b, d)

@@ -184,7 +184,7 @@ def _gathered(x: Tensor, b: int, group: dist.ProcessGroup) -> tuple[Tensor, Tens
 
 
 class _Call(NamedTuple):
-    """What all ranks must agree about; the number of rows is each rank's own."""
+    """The part of a call that all ranks must agree about; the number of rows is each rank's own."""
 
     function: str
     objective: str

@@ -1,4 +1,4 @@
-"""What a user calls: check the arguments, choose a backend, call one op.
+"""The functions that a user calls: check the arguments, choose a backend, call one op.
 
 In a process that was forked from one that had computed with several threads, an op waits for them for ever, as
 torch's own ops do: call ``torch.set_num_threads(1)`` first thing in the child, or start processes by "spawn".

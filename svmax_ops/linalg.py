@@ -147,7 +147,7 @@ def singular_values_backward(
     return backward(1 + poison, x, weight, in_float64(x, True), row_norms, **options)
 
 
-# ---- what several of them need
+# ---- parts that several of them share
 
 
 def spectral_of_rows(e: Tensor, need_inverse_sqrt: bool) -> tuple[Tensor, Tensor]:
@@ -169,7 +169,7 @@ def cutoff(e: Tensor, s: Tensor) -> Tensor:
 
 
 def norms_of(x: Tensor, normalize: bool) -> Tensor:
-    """What an op returns as its row norms."""
+    """The row norms, as an op returns them."""
     x = x.to(torch.float64)
     return row_norms(x) if normalize else x.new_empty((*x.shape[:-2], 0))
 

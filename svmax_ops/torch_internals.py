@@ -23,7 +23,7 @@ lacking: list[str] = []
 
 
 def _private(name: str, use: str, *, by_the_ops: bool = True) -> Any:
-    """What torch keeps under a private name; where it has none, a function that says so when it is called."""
+    """The object that torch keeps under a private name, or a function that says, when called, that there is none."""
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -110,7 +110,7 @@ def keep(namespace: Any, name: str, value: Any) -> None:
 
 
 def kept(namespace: Any, name: str) -> Any:
-    """What is kept there, or None."""
+    """The value that is kept there, or None."""
     return vars(namespace).get(_attribute(name))
 
 
@@ -174,7 +174,7 @@ def is_unknown(condition: bool | torch.SymBool) -> bool:
     return guard_or_true(condition) and not guard_or_false(condition)
 
 
-# Of sizes that may be symbolic: torch.sym_min and its like keep them so, but up to torch 2.11 the compiler refuses them
+# Sizes may be symbolic: torch.sym_min and its like keep them so, but up to torch 2.11 the compiler refuses these
 # for plain numbers. While it traces, symbolic sizes are plain to isinstance, and min, max and sqrt keep them symbolic.
 
 
@@ -232,7 +232,7 @@ def is_compiled(module: torch.nn.Module) -> bool:
 
 
 def is_compiled_wrapper(module: torch.nn.Module) -> bool:
-    """What ``torch.compile(module)`` returns; a second of imports, which nothing before needs."""
+    """Whether ``torch.compile(module)`` made it; a second of imports, which nothing before needs."""
     optimized = _private("torch._dynamo.OptimizedModule", "finds compiled modules", by_the_ops=False)
     return isinstance(module, optimized)
 

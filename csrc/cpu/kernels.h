@@ -1,4 +1,4 @@
-// What kernels.cpp offers for each instruction set, as plain functions on pointers: cpu.cpp takes the best table.
+// The kernels of each instruction set (kernels.cpp), as plain functions on pointers: cpu.cpp takes the best table.
 #pragma once
 #include <cstdint>
 

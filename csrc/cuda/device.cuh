@@ -1,7 +1,7 @@
 // The small set of CUDA that the kernels are written in, and the names for it. nvcc takes the real thing; the host
 // build (tests/host/) puts cuda_on_host.h on the include path, which provides the same names, checked and counted.
 //
-// What a kernel may use besides plain C++:
+// A kernel may use, besides plain C++:
 //   threadIdx.x, blockIdx.{x,y,z}, blockDim.x, gridDim.{x,y,z}; __syncthreads, __syncwarp, __shfl_sync,
 //   __shfl_xor_sync on f64, f32 and int; f64 and f32 with + - * /, comparisons, fma, sqrt, fabs, exp,
 //   ldexp, frexp; Shared<T> and Global<T>, which are pointers here and checked pointers there; load2, store2 for two

@@ -9,7 +9,7 @@ namespace svmax::cuda {
 constexpr int kPoleStride = 48;  // kMostPoles, rounded up to whole sectors of memory
 static_assert(kPoleStride >= kMostPoles);
 
-// What a gradient needs of one matrix besides its reflectors, in global memory: written by spectral_kernel.
+// All that a gradient needs of one matrix besides its reflectors, in global memory: written by spectral_kernel.
 struct Factors {
   Global<f64> reflectors;      // [matrices, n, N]
   Global<f64> beta;            // [matrices, n]
@@ -21,7 +21,7 @@ struct Factors {
   static constexpr int kCount = 0, kFactor = 1, kPrecision = 2, kPlan = 4;
 };
 
-// What W is worth computing in, see spectral.cuh.
+// The precision that W is worth computing in, see spectral.cuh.
 enum Precision { kFloat64 = 0, kRoundedToFloat32 = 1, kFloat32 = 2 };
 
 // The interval of T + shift, and the trace of its inverse. One warp's work, the same in all lanes.

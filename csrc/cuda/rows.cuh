@@ -62,7 +62,7 @@ SVMAX_DEVICE f64 row_norm(const Rows<scalar_t>& rows, Global<const scalar_t> mat
   return largest * sqrt(warp_sum(square));
 }
 
-// What a row is divided by, as a factor where that is exact enough. A zero row stays zero.
+// The norm that a row is divided by, as a factor where that is exact enough. A zero row stays zero.
 struct Normalizer {
   f64 norm, factor;
 

@@ -1,4 +1,4 @@
-"""What a backend is."""
+"""The class of a backend."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Backend(Functions):
         return None
 
     def describe(self) -> dict[str, str]:
-        """What ``svmax info`` prints of what it is made of."""
+        """The rows of ``svmax info`` about its libraries."""
         return {}
 
 

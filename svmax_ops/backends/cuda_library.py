@@ -21,7 +21,7 @@ PATH = Path(__file__).parent.parent / "_C_cuda.so"
 
 
 class BuiltFor(NamedTuple):
-    """What the kernels were compiled for: the sentence of csrc/cuda/built_for.cpp."""
+    """The CUDA version and GPUs that the kernels were compiled for: the sentence of csrc/cuda/built_for.cpp."""
 
     version: str
     """CUDA's."""
@@ -58,7 +58,7 @@ class Kernels(NamedTuple):
     """The kernels for GPUs, as far as this process has them."""
 
     built_for: BuiltFor | None
-    """Whatever the library that is loaded was built for."""
+    """The CUDA version and GPUs of the library that is loaded."""
     missing: str | None
     """Why none is loaded."""
 
@@ -145,7 +145,7 @@ _NO_GPU = "there is no GPU that torch can use"
 
 
 def gpu(index: int) -> tuple[str, int]:
-    """What to call this GPU, and its architecture."""
+    """This GPU's name, and its architecture."""
     properties = torch.cuda.get_device_properties(index)
     architecture = 10 * properties.major + properties.minor
     return f"{properties.name} (architecture {architecture})", architecture

@@ -21,10 +21,10 @@ from svmax_ops.ops import define, register_rules
 
 NAMESPACE = "svmax_triton"
 OLDEST = (3, 6)
-"""Of Triton; compiled with up to 3.9, run with 3.8."""
+"""The oldest Triton that serves; compiled with up to 3.9, run with 3.8."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ("cuda", "xpu", "meta") + (("cpu",) if INTERPRETED else ())
-"""What is served; ROCm's GPUs are of type "cuda"."""
+"""The types of devices that are served; ROCm's GPUs are of type "cuda"."""
 
 _DISTRIBUTIONS = ("triton", "pytorch-triton", "pytorch-triton-rocm", "pytorch-triton-xpu", "triton-windows")
 

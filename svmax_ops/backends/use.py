@@ -33,9 +33,9 @@ class _Block:
 
 
 _innermost: ContextVar[_Block | None] = ContextVar("svmax_innermost_block", default=None)
-# What torch.compile reads, and compiles anew for: the name alone, of this thread's innermost block. Before 2.14 it
-# cannot trace a ContextVar (and would keep a threading.local's first value for good), so there it reads _latest: the
-# block entered last, of those that are open in any thread.
+# torch.compile reads this, and compiles anew where it changes: the name alone, of this thread's innermost block. Before
+# 2.14 it cannot trace a ContextVar (and would keep a threading.local's first value for good), so there it reads
+# _latest: the block entered last, of those that are open in any thread.
 _requested: ContextVar[str] = ContextVar("svmax_backend", default=_DEFAULT)
 _latest = _DEFAULT
 _open: list[_Block] = []

@@ -145,7 +145,7 @@ def test_the_trace_of_the_root(steps, name):
 
 @pytest.mark.parametrize("name", ["random", "diagonal"])
 def test_the_sum_is_the_inverse_square_root(steps, name):
-    """Of T with a condition below 1e5, so that the rule's error is all."""
+    """For T with a condition below 1e5, so that the rule's error is all."""
     for n in SIZES:
         t = tridiagonal(name, n)
         found = factored(steps, t)

@@ -22,7 +22,7 @@ class Rule(NamedTuple):
     weight: np.ndarray
     quarter_period: float
     error: float
-    """Of the sum, relative, anywhere in [m, 1]."""
+    """The relative error of the sum, anywhere in [m, 1]."""
 
 
 @functools.cache
@@ -52,8 +52,11 @@ def error_of(pole: np.ndarray, weight: np.ndarray, m: float) -> float:
 
 
 def rounding(m: float) -> float:
-    """What float64 adds to that. The angles end beside pi / 2, where their rounding counts up to 1 / sqrt(m) times as
-    much, in asin and in cn; the sum keeps a tenth of it (measured at m = 2^-53)."""
+    """The error that float64 adds to that.
+
+    The angles end beside pi / 2, where their rounding counts up to 1 / sqrt(m) times as much, in asin and in cn; the sum
+    keeps a tenth of it (measured at m = 2^-53).
+    """
     return (20 + 0.2 / math.sqrt(m)) * EPS
 
 

@@ -50,7 +50,7 @@ def test_of_more_rounds_the_second_is_repeated(steps, rounds):
 
 
 def run(steps, s: np.ndarray, rounds: int) -> list[np.ndarray]:
-    """What becomes of singular values in each round."""
+    """The singular values after each round."""
     seen = [s]
     for a, b, c in steps.quintics(rounds):
         s = s * (a + b * s**2 + c * s**4)

@@ -29,7 +29,7 @@ def test_q_t_q_transposed_is_the_gram_matrix(steps, name):
 
 @pytest.mark.parametrize("name", GRAMS)
 def test_a_reflector_ends_in_one_and_is_zero_beyond(steps, name):
-    """What follows reads whole registers, of rows that are padded."""
+    """The next steps read whole registers, of rows that are padded."""
     for n in SIZES:
         _, _, beta, reflectors = steps.tridiagonalize(gram(name, n))
         assert beta[0] == 0
