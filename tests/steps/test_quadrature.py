@@ -54,8 +54,8 @@ def error_of(pole: np.ndarray, weight: np.ndarray, m: float) -> float:
 def rounding(m: float) -> float:
     """The error that float64 adds to that.
 
-    The angles end beside pi / 2, where their rounding counts up to 1 / sqrt(m) times as much, in asin and in cn; the sum
-    keeps a tenth of it (measured at m = 2^-53).
+    The angles end beside pi / 2, where their rounding counts up to 1 / sqrt(m) times as much, in asin and in cn; the
+    sum keeps a tenth of it (measured at m = 2^-53).
     """
     return (20 + 0.2 / math.sqrt(m)) * EPS
 
