@@ -43,16 +43,19 @@ def _private(name: str, use: str, *, by_the_ops: bool = True) -> Any:
 
 # ---- kernels of the dispatcher's autograd key
 #
-# Public would be a forward mode in torch.library.register_autograd, and a cost of less than the 20 us it has.
+# All of these would go with a torch.library.register_autograd that takes a forward mode; it calls an op's kernel from
+# its derivative by itself.
 
 _SingleLevelFunction = _private("torch.autograd.function._SingleLevelFunction", "differentiates its ops")
 _enable_single_level = _private(
     "torch._functorch.autograd_function.enable_single_level_autograd_function",
     "differentiates its ops under torch.func",
 )
+# Public would be a question to torch.func, whether one of its transforms is running.
 transforms_are_active = _private("torch._C._are_functorch_transforms_active", "knows that torch.func calls it")
 _BelowAutograd = _private("torch._C._AutoDispatchBelowAutograd", "calls an op's kernel from its derivative")
 _after_autograd_keyset = _private("torch._C._after_autograd_keyset", "calls an op's kernel from its derivative")
+# Public would be forward_ad.enable_grad, and a question whether a level of it is open.
 _set_forward_mode = _private("torch.autograd.forward_ad._set_fwd_grad_enabled", "leaves a level of torch.func")
 _private("torch.autograd.forward_ad._current_level", "knows whether forward-mode differentiation is on")
 
@@ -204,9 +207,11 @@ def constant_while_compiling(function: _F) -> _F:
 _graph_task = _private(
     "torch._C._current_graph_task_id", "tells a recomputation in the backward from a first call", by_the_ops=False
 )
+# Public would be a question to torch.func about a tensor.
 _is_batched = _private(
     "torch._C._functorch.is_batchedtensor", "looks into embeddings under torch.vmap", by_the_ops=False
 )
+# Public would be a context under torch.utils.
 without_modes = _private(
     "torch.utils._python_dispatch._disable_current_modes", "copies embeddings unseen by checkpoints", by_the_ops=False
 )
@@ -227,7 +232,7 @@ def is_batched(x: Tensor) -> bool:
 
 
 def is_compiled(module: torch.nn.Module) -> bool:
-    """By ``module.compile()`` or as ``torch.compile(module)``."""
+    """By ``module.compile()`` or as ``torch.compile(module)``. Public would be a property of the module."""
     return getattr(module, "_compiled_call_impl", None) is not None or is_compiled_wrapper(module)
 
 
