@@ -239,7 +239,7 @@ def is_compiled(module: torch.nn.Module) -> bool:
 def is_compiled_wrapper(module: torch.nn.Module) -> bool:
     """Whether ``torch.compile(module)`` made it; a second of imports, which nothing before needs."""
     optimized = _private("torch._dynamo.OptimizedModule", "finds compiled modules", by_the_ops=False)
-    return isinstance(module, optimized)
+    return isinstance(module, optimized) if isinstance(optimized, type) else optimized()
 
 
 # ---- torch.utils.checkpoint: which checkpointed functions a call is made from
