@@ -20,6 +20,8 @@ from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
+WITHOUT = "svmax_ops goes without its native library: "
+WHY_NOT = "_C.missing"
 OLDEST_SETUPTOOLS = 77  # the first that reads pyproject.toml's license; the venv of Python 3.11 brings 65.5
 
 if int(setuptools.__version__.partition(".")[0]) < OLDEST_SETUPTOOLS:
@@ -38,8 +40,25 @@ class OnlyWhatIsThere(build_py):
         super().run()
 
 
+class NothingToBuildError(Exception):
+    """The sentence by which CMakeLists.txt says that this machine cannot build the native library."""
+
+
 class CMakeBuild(build_ext):
     def build_extensions(self) -> None:
+        try:
+            self.build_native()
+        except NothingToBuildError as reason:
+            print(f"warning: svmax_ops is installed without its native library: {reason}", file=sys.stderr, flush=True)
+            self.extensions.clear()
+            wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
+            if wheel is not None:
+                wheel.root_is_pure = True
+            package = ROOT / "svmax_ops" if self.editable_mode else Path(self.build_lib).resolve() / "svmax_ops"
+            package.mkdir(parents=True, exist_ok=True)
+            (package / WHY_NOT).write_text(f"{reason}\n")  # for `svmax info`
+
+    def build_native(self) -> None:
         # setuptools gives an editable install a new folder each time, in which everything would be compiled again.
         build = ROOT / "build/editable" if self.editable_mode else Path(self.build_temp).resolve()
         forget(build)
@@ -59,8 +78,9 @@ class CMakeBuild(build_ext):
                 target.unlink(missing_ok=True)
 
     def copy_extensions_to_source(self) -> None:
-        for old in (ROOT / "svmax_ops").glob("_C*.so"):  # an earlier build's _C_cuda must not stay beside a new _C
-            old.unlink()
+        earlier = [*(ROOT / "svmax_ops").glob("_C*.so")]  # an earlier build's _C_cuda must not stay beside a new _C
+        for old in [*earlier, *([ROOT / "svmax_ops" / WHY_NOT] if self.extensions else [])]:
+            old.unlink(missing_ok=True)
         super().copy_extensions_to_source()
 
     def get_ext_filename(self, fullname: str) -> str:
@@ -69,7 +89,7 @@ class CMakeBuild(build_ext):
 
 class PlatformWheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        return "py3", "none", "any" if self.root_is_pure else super().get_tag()[2]
 
 
 def forget(build: Path) -> None:
@@ -99,6 +119,9 @@ def torch_dir() -> Path:
 def run(command: list[str]) -> None:
     """Run a build step; of a refusal by CMakeLists.txt show its sentence alone."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in done.stdout.splitlines():
+        if line.startswith(WITHOUT):
+            raise NothingToBuildError(line.removeprefix(WITHOUT))
     refusals = [line for line in done.stdout.splitlines() if line.startswith("svmax_ops: ")]
     if done.returncode and refusals:
         raise CompileError(refusals[0])

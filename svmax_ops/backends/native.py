@@ -54,10 +54,10 @@ class Library(NamedTuple):
                 process another.
         """
         if not path.exists():
-            return cls(
-                None,
-                "the native library was not built; install the package with a C++ compiler present (pip install .)",
-            )
+            why_not = path.with_suffix(".missing")  # which setup.py leaves where it went on without
+            remedy = "; install the package with a C++ compiler present (pip install .)"
+            said = f": {why_not.read_text('utf-8').strip().rstrip('.')}" if why_not.exists() else remedy
+            return cls(None, f"the native library was not built{said}")
         loaded = kept(torch.ops.svmax, "library")
         if loaded is None:
             try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.package.building import BUILD, CLEAN, ROOT
+from tests.package.building import BUILD, CLEAN, ROOT, succeed
 
 TORCH = Path(torch.__file__).parent
 REAL_NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
@@ -26,7 +26,7 @@ def refusal(copy: Path, tmp_path: Path, python: str | Path = sys.executable, **e
     shutil.copytree(copy, source)
     done = subprocess.run(
         [str(python), *BUILD, "--wheel-dir", str(tmp_path), str(source)],
-        env=CLEAN | environment,
+        env=CLEAN | {"CMAKE_ARGS": f"-DSVMAX_NATIVE=ON {CLEAN['CMAKE_ARGS']}"} | environment,
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -56,6 +56,39 @@ def bare_python(tmp_path: Path) -> Path:
     (prefix / "pyvenv.cfg").write_text((Path(sys.prefix) / "pyvenv.cfg").read_text())
     (prefix / "lib").symlink_to(Path(sys.prefix) / "lib")
     return prefix / "bin/python"
+
+
+USED = """
+import torch, svmax_ops
+from svmax_ops.cli import main
+x = torch.eye(8, requires_grad=True)
+svmax_ops.svmax_loss(x).backward()
+assert x.grad.isfinite().all()
+main(["info"])
+"""
+
+
+def test_without_a_compiler_the_package_goes_without_the_native_library(copy, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(copy, source)
+    environment = CLEAN | {"PATH": only(tmp_path, "cmake", "ninja"), "CXX": ""}
+    out = tmp_path / "out"
+    build = [sys.executable, *BUILD, "-v", "--wheel-dir", str(out), str(source)]
+    done = subprocess.run(
+        build, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    reason = rf"no working C\+\+ compiler was found; install {NEEDED} .*\."
+    warning = rf"warning: svmax_ops is installed without its native library: {reason}"
+    assert len(re.findall(warning, done.stdout)) == 1, done.stdout
+    (wheel,) = out.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as files:
+        assert not [name for name in files.namelist() if name.endswith(".so")]
+        files.extractall(tmp_path / "installed")
+    used = succeed(sys.executable, "-c", USED, cwd=tmp_path, env=CLEAN | {"PYTHONPATH": str(tmp_path / "installed")})
+    assert re.search("backend cpu +the native library was not built: no working C", used)
+    assert re.search("backend reference +ok", used)
 
 
 def test_without_a_compiler(copy, tmp_path):
