@@ -5,12 +5,14 @@ What is built, and how, stands in CMakeLists.txt, whose options come in CMAKE_AR
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import setuptools
@@ -18,6 +20,11 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows, where nothing is compiled
+    fcntl = None
 
 ROOT = Path(__file__).resolve().parent
 WITHOUT = "svmax_ops goes without its native library: "
@@ -35,9 +42,13 @@ from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402 - which an 
 class OnlyWhatIsThere(build_py):
     def run(self) -> None:
         """Without modules that an earlier build has left and the source no longer has."""
-        if not self.editable_mode:
-            shutil.rmtree(Path(self.build_lib) / "svmax_ops", ignore_errors=True)
         super().run()
+        if self.editable_mode:
+            return
+        there = {Path(path).resolve() for path in self.get_outputs(include_bytecode=False)}
+        for path in Path(self.build_lib, "svmax_ops").rglob("*.py"):
+            if path.resolve() not in there:
+                path.unlink(missing_ok=True)
 
 
 class NothingToBuildError(Exception):
@@ -61,12 +72,13 @@ class CMakeBuild(build_ext):
     def build_native(self) -> None:
         # setuptools gives an editable install a new folder each time, in which everything would be compiled again.
         build = ROOT / "build/editable" if self.editable_mode else Path(self.build_temp).resolve()
-        forget(build)
         cmake, ninja = tool("cmake"), tool("ninja")
         options = [f"-DCMAKE_MAKE_PROGRAM={ninja}", f"-DSVMAX_TORCH_DIR={torch_dir()}"]
         options += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        run([cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *options])
-        run([cmake, "--build", str(build)])
+        with alone(build):
+            forget(build)
+            run([cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *options])
+            run([cmake, "--build", str(build)])
         for ext in list(self.extensions):
             target = Path(self.get_ext_fullpath(ext.name)).resolve()
             if (build / target.name).exists():
@@ -90,6 +102,16 @@ class CMakeBuild(build_ext):
 class PlatformWheel(bdist_wheel):
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", "any" if self.root_is_pure else super().get_tag()[2]
+
+
+@contextlib.contextmanager
+def alone(build: Path) -> Iterator[None]:
+    """Wait for another build in the same folder: two pips at once are one after the other."""
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / ".lock").open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def forget(build: Path) -> None:
