@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_of_parent: set[int] = set()
+"""Signals that say that the parent has ended. Linux sends one for each thread of it that this process was handed to."""
 
 
 class Interrupted(BaseException):
@@ -25,7 +27,8 @@ class Signals:
     """Inside, SIGINT, SIGTERM and SIGHUP are noted in ``received``.
 
     A second SIGINT or SIGTERM acts as if this were not here. A second SIGHUP does not: shell and kernel send one each
-    when a terminal is closed. Where SIGHUP is ignored (nohup), it still is.
+    when a terminal is closed. Nor does a second signal of those that :func:`end_with_parent` asks for, which come more
+    than once. Where SIGHUP is ignored (nohup), it still is.
     """
 
     _entered: Signals | None = None
@@ -51,7 +54,7 @@ class Signals:
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
-        self._restore(*self._before.keys() & {signal.SIGINT, signal.SIGTERM})
+        self._restore(*self._before.keys() & {signal.SIGINT, signal.SIGTERM} - _of_parent)
         if self._heeding:
             self._raise()
 
@@ -92,6 +95,7 @@ def heeding() -> Iterator[None]:
 
 def end_with_parent(parent: int, signum: int = signal.SIGTERM) -> None:
     """Have this process receive ``signum`` when the process ``parent``, which started it, ends in whatever way."""
+    _of_parent.add(signum)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:  # it has ended already
         os.kill(os.getpid(), signum)

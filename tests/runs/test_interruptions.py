@@ -144,6 +144,26 @@ def test_a_signal_between_steps_is_heeded_where_no_process_reads(svmax, small, t
     assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
 
 
+TWICE = """
+import os, signal
+from svmax_ops.runs.signals import Signals, end_with_parent
+
+end_with_parent(os.getppid())
+with Signals() as signals:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    print(signals.received)
+"""
+
+
+@pytest.mark.processes
+def test_the_end_of_the_parent_may_be_told_more_than_once():
+    """Linux tells it once for each of the parent's threads that had this process handed on to it as they ended."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", TWICE], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{signal.SIGTERM.value}\n"), done.stderr
+
+
 @pytest.mark.processes
 def test_nohup_is_respected(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
