@@ -57,16 +57,19 @@ class NothingToBuildError(Exception):
 
 class CMakeBuild(build_ext):
     def build_extensions(self) -> None:
+        package = ROOT / "svmax_ops" if self.editable_mode else Path(self.build_lib).resolve() / "svmax_ops"
         try:
             self.build_native()
+            (package / WHY_NOT).unlink(missing_ok=True)
         except NothingToBuildError as reason:
             print(f"warning: svmax_ops is installed without its native library: {reason}", file=sys.stderr, flush=True)
             self.extensions.clear()
             wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
             if wheel is not None:
                 wheel.root_is_pure = True
-            package = ROOT / "svmax_ops" if self.editable_mode else Path(self.build_lib).resolve() / "svmax_ops"
             package.mkdir(parents=True, exist_ok=True)
+            for library in package.glob("_C*.so"):  # of an earlier build
+                library.unlink()
             (package / WHY_NOT).write_text(f"{reason}\n")  # for `svmax info`
 
     def build_native(self) -> None:
@@ -90,9 +93,8 @@ class CMakeBuild(build_ext):
                 target.unlink(missing_ok=True)
 
     def copy_extensions_to_source(self) -> None:
-        earlier = [*(ROOT / "svmax_ops").glob("_C*.so")]  # an earlier build's _C_cuda must not stay beside a new _C
-        for old in [*earlier, *([ROOT / "svmax_ops" / WHY_NOT] if self.extensions else [])]:
-            old.unlink(missing_ok=True)
+        for old in (ROOT / "svmax_ops").glob("_C*.so"):  # an earlier build's _C_cuda must not stay beside a new _C
+            old.unlink()
         super().copy_extensions_to_source()
 
     def get_ext_filename(self, fullname: str) -> str:
